@@ -1,0 +1,1 @@
+"""seewide: large-kernel vision for PyTorch."""

@@ -1,0 +1,1 @@
+"""How operators are made fast. One folder per device, one file per operator, named as in `ops`."""

@@ -1,0 +1,1 @@
+"""Plain torch calls that reach the fast library paths of a CPU."""

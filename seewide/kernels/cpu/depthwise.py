@@ -1,0 +1,145 @@
+"""Large-kernel depthwise convolution on the CPU: calls of torch that reach oneDNN's fast kernels.
+
+oneDNN has two fast depthwise kernels, and torch's layout and padding decide which is reached:
+
+* `jit_dw` (NCHW, or dilated): gives up, for a GEMM 8 to 60 times slower, as soon as the padding
+  exceeds its register block: 6 columns with AVX-512, 4 with AVX2. An input padded beforehand
+  has no padding left, so it stays.
+* `brdgmm_dw` (channels last, undilated): takes any padding and skips the taps that fall into it.
+  With AVX-512 its register blocking is poor for 11 and 13 columns (2.4 times slower than 15),
+  so those kernels get columns of zeros.
+
+Both gradients are depthwise convolutions again, which torch would otherwise compute with loops
+10 to 40 times slower:
+
+    dx = conv(dy, w flipped)         dw[c] = sum_n conv(padded x[n, c], dy[n, c] as the kernel)
+
+Measured figures: benchmarks/results. Legend: N batch, C channels, H x W map, kh x kw kernel.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ONEDNN = torch.backends.mkldnn.is_available()
+AVX512 = (
+    "AVX512" in torch.backends.cpu.get_cpu_capability()
+    and "AVX2" not in os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+)
+DIRECT_PADDING = 6 if AVX512 else 4  # columns of padding that jit_dw takes itself
+PADDED_FROM = 64 * 64  # AVX2: from this map on, jit_dw on padded input beats brdgmm_dw by 1.3
+
+
+def why_not(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str | None:
+    """None if this file can compute the convolution, else the reason in a sentence."""
+    if x.device.type != "cpu":
+        return f"the input is on {x.device.type}, this backend runs on cpu"
+    if not ONEDNN:
+        return "this PyTorch was built without oneDNN"
+    if torch.compiler.is_exporting():
+        return "an exported program keeps the one plain convolution that every runtime knows"
+    if x.numel() == 0:
+        return f"the input is empty, shape {tuple(x.shape)}"
+    return None
+
+
+def plan(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
+    """How this shape is computed: "direct", "padded" or "channels_last"."""
+    H, W = x.shape[2:]
+    columns = min(weight.shape[3] // 2, (W - 1) // dilation) * dilation
+    if dilation > 1:  # brdgmm_dw has no dilation
+        return "direct" if columns <= DIRECT_PADDING else "padded"
+    if is_channels_last(x):
+        return "channels_last"
+    if columns <= DIRECT_PADDING:
+        return "direct"
+    return "channels_last" if AVX512 or H * W < PADDED_FROM else "padded"
+
+
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    """`seewide.ops.depthwise_conv2d` on the CPU; the result has the memory layout of `x`."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        # As fast as oneDNN's own bf16 where the CPU has it (within 5%), 20 to 100 times faster
+        # where it has not, and rounded once.
+        bias = bias if bias is None else bias.float()
+        return depthwise_conv2d(x.float(), weight.float(), bias, dilation).to(x.dtype)
+    weight = _crop(x, weight, dilation)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _Depthwise.apply(x, weight, bias, dilation)
+    return _forward(x, weight, bias, dilation)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of `x` lie next to each other, and not both layouts are the same."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _crop(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Without the taps that meet only padding: 51 x 51 on a 14 x 14 map has 27 x 27 live ones."""
+    for axis in (2, 3):
+        size, live = weight.shape[axis], 2 * ((x.shape[axis] - 1) // dilation) + 1
+        if live < size:
+            weight = weight.narrow(axis, (size - live) // 2, live)
+    return weight
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    C, _, kh, kw = weight.shape
+    ph, pw = kh // 2 * dilation, kw // 2 * dilation
+    form = plan(x, weight, bias, dilation)
+    if form == "padded":
+        return F.conv2d(F.pad(x, (pw, pw, ph, ph)), weight, bias, dilation=dilation, groups=C)
+    if form == "direct":
+        return F.conv2d(x, weight, bias, padding=(ph, pw), dilation=dilation, groups=C)
+    if AVX512 and kw in (11, 13) and kh > 5 and x.shape[3] <= 64:
+        weight, pw = F.pad(weight, (7 - pw, 7 - pw)), 7
+    y = F.conv2d(
+        x.contiguous(memory_format=torch.channels_last), weight, bias, padding=(ph, pw), groups=C
+    )
+    return y if is_channels_last(x) else y.contiguous()
+
+
+class _Depthwise(torch.autograd.Function):
+    """The convolution with both gradients as forward convolutions; differentiable any number
+    of times, since the gradients are made of differentiable calls."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+        return _forward(x, weight, bias, dilation)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, bias, ctx.dilation = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor):
+        x, weight = ctx.saved_tensors
+        dx = dw = db = None
+        if ctx.needs_input_grad[0]:
+            layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+            dy = dy.contiguous(memory_format=layout)
+            dx = depthwise_conv2d(dy, weight.flip(2, 3), None, ctx.dilation)
+        if ctx.needs_input_grad[1]:
+            dw = _weight_gradient(x, dy, weight.shape[2], weight.shape[3], ctx.dilation)
+        if ctx.needs_input_grad[2]:
+            db = dy.sum((0, 2, 3))
+        return dx, dw, db, None
+
+
+def _weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int) -> Tensor:
+    """dw (C, 1, kh, kw): N*C maps, each convolved with its own dy, dilation turned stride."""
+    N, C, H, W = x.shape
+    ph, pw = kh // 2 * dilation, kw // 2 * dilation
+    x = x.contiguous()
+    if pw > DIRECT_PADDING:
+        x, ph, pw = F.pad(x, (pw, pw, ph, ph)), 0, 0
+    maps, kernels = x.reshape(1, N * C, *x.shape[2:]), dy.reshape(N * C, 1, H, W)
+    dw = F.conv2d(maps, kernels, padding=(ph, pw), stride=dilation, groups=N * C)
+    return dw.reshape(N, C, kh, kw).sum(0).unsqueeze(1)
