@@ -60,8 +60,8 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], path: str | os.PathLike)
     if not metrics or not (losses or accuracies):
         raise InputError("no curves to draw: the metrics hold no key with `loss` or `top` in it")
     panels = [panel for panel in (("loss", losses), ("accuracy (%)", accuracies)) if panel[1]]
-    with _style():
-        figure, axes = _figure(1, len(panels), width=4.6 * len(panels), height=3.2)
+    with style():
+        fig, axes = figure(1, len(panels), width=4.6 * len(panels), height=3.2)
         for axis, (title, keys) in zip(axes, panels, strict=True):
             for colour, key in zip(_colours(len(keys)), keys, strict=True):
                 points = [
@@ -79,7 +79,7 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], path: str | os.PathLike)
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.grid(axis="y")
             axis.legend(fontsize=9)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.PathLike) -> Path:
@@ -98,8 +98,8 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | o
         )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.6, 0.42 * classes + 1.6), 11.0)
-    with _style():
-        figure, (axis,) = _figure(1, 1, width=side + 0.5, height=side)
+    with style():
+        fig, (axis,) = figure(1, 1, width=side + 0.5, height=side)
         image = axis.imshow(shares, cmap=_one_hue(), norm=_eye_for_the_small())
         if classes <= 20:
             for (row, column), count in np.ndenumerate(counts):
@@ -121,7 +121,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | o
         bar = figure.colorbar(image, ax=axis, fraction=0.04, pad=0.03, format=_percent)
         bar.outline.set_visible(False)
         bar.set_label("share of the true class")
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def _keys(metrics, wanted) -> list[str]:
@@ -152,18 +152,18 @@ def _eye_for_the_small():
     return PowerNorm(0.6, vmin=0, vmax=1)
 
 
-def _style():
+def style():
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(rows, columns)).flat)
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> Path:
+def save(figure: Figure, path: str | os.PathLike) -> Path:
     return write_atomically(path, lambda scratch: figure.savefig(scratch, facecolor="white"))

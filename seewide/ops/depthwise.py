@@ -72,9 +72,7 @@ def depthwise_conv2d_reference(
 def _stock(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     kh, kw = weight.shape[2:]
     padding = (kh // 2 * dilation, kw // 2 * dilation)
-    return F.conv2d(
-        x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0]
-    )
+    return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
 
 
 _operator = Operator(

@@ -107,8 +107,6 @@ class _Depthwise(torch.autograd.Function):
     """The convolution with both gradients as forward convolutions; differentiable any number
     of times, since the gradients are made of differentiable calls."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         return _forward(x, weight, bias, dilation)

@@ -1,0 +1,206 @@
+"""Effective receptive field: which input pixels the centre of the last feature map listens to.
+
+For an image x and feature map M of shape (N, C, h, w), the contribution of a pixel is
+
+    P[i, j] = mean over images of  sum over input channels of  relu(d/dx[i, j] sum_c relu(M[c, h // 2, w // 2]))
+
+(RepLKNet, arXiv 2203.06717, section 5 and appendix; after Luo et al., arXiv 1701.04128). Published
+figures take *scores* log10(P + 1), scaled to a maximum of 1, and from them the *high-contribution
+area ratio* r(t): the share of the image that the smallest centred square covers which holds more
+than the share t of the scores (RepLKNet appendix, PeLK arXiv 2403.07589 Table 9).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seewide.analysis._modes import evaluating
+from seewide.errors import InputError, unknown
+
+THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # those of RepLKNet's and PeLK's tables
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How many images, and their side in pixels; figures compare only within one protocol."""
+
+    images: int
+    side: int
+
+
+PROTOCOLS = {
+    "replknet": Protocol(images=50, side=1024),  # also SLaK, PeLK, UniRepLKNet
+    "uniconvnet": Protocol(images=1000, side=224),  # UniConvNet, arXiv 2508.09000
+}
+
+
+@dataclass(frozen=True)
+class ERF:
+    """What `effective_receptive_field` found.
+
+    `contribution` is P above, (H, W) float64; `images` is how many it averages.
+    """
+
+    contribution: np.ndarray
+    images: int
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """(H, W), 0..1: log10(P + 1) over its maximum, as the papers draw and measure it."""
+        scores = np.log10(self.contribution + 1)
+        return scores / max(scores.max(), np.finfo(float).tiny)
+
+    @property
+    def support(self) -> tuple[int, int]:
+        """Height and width, in pixels, of the smallest box with all pixels that contribute."""
+        rows, columns = np.nonzero(self.contribution)
+        if not len(rows):
+            return 0, 0
+        return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+    def side(self, threshold: float, linear: bool = False) -> int:
+        """Side in pixels of the smallest centred square with more than `threshold` of the scores.
+
+        Args:
+            threshold: 0 to 1.
+            linear: share of the contributions P themselves. The papers' logarithm depends on the
+                scale of the features; P does not, and weighs the strong centre more.
+        """
+        if not 0 <= threshold < 1:
+            raise InputError(f"a threshold is a share from 0 to below 1, got {threshold}")
+        mass = self.contribution if linear else self.scores
+        H, W = mass.shape
+        # Squares around the centre are the pixels up to a Chebyshev distance: add ring by ring.
+        rows, columns = np.arange(H)[:, None] - H // 2, np.arange(W) - W // 2
+        ring = np.maximum(np.abs(rows), np.abs(columns))
+        within = np.bincount(ring.ravel(), mass.ravel()).cumsum()
+        return 2 * int(np.argmax(within > threshold * within[-1])) + 1
+
+    def area_ratio(self, threshold: float, linear: bool = False) -> float:
+        """High-contribution area ratio r(threshold), 0 to 1: `side` squared over H * W."""
+        H, W = self.contribution.shape
+        side = self.side(threshold, linear)
+        return min(side, H) * min(side, W) / (H * W)
+
+    def area_ratios(self, thresholds: Iterable[float] = THRESHOLDS) -> dict[float, float]:
+        """{t: r(t)}, one row of the papers' tables."""
+        return {threshold: self.area_ratio(threshold) for threshold in thresholds}
+
+
+def effective_receptive_field(
+    model: nn.Module,
+    images: Iterable[Tensor],
+    protocol: str | Protocol | None = None,
+    features: Callable[[Tensor], Tensor] | None = None,
+    progress: bool = False,
+) -> ERF:
+    """Average contribution of the input pixels to the centre of the feature map.
+
+    Args:
+        model: any module, used in evaluation mode, on the device it is on, and left as it was.
+        images: normalized (C, H, W) images or (N, C, H, W) batches of one size: a tensor, a list,
+            a data loader's images. Without a protocol all of them are used as they are.
+        protocol: "replknet" (50 images at 1024 x 1024), "uniconvnet" (1000 at 224 x 224) or your
+            own. Images of another size are resized (bicubic, both sides, as the authors do).
+        features: input -> (N, C, h, w) feature map; default `model.forward_features`, which all
+            timm models have. For a model without it, `features=model` or a layer's output.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: an unknown protocol, too few images, no gradient to follow, or features that
+            are not (N, C, h, w), as those of a transformer.
+    """
+    if isinstance(protocol, str):
+        if protocol not in PROTOCOLS:
+            raise unknown("ERF protocol", protocol, PROTOCOLS)
+        protocol = PROTOCOLS[protocol]
+    if features is None:
+        try:
+            features = model.forward_features
+        except AttributeError:
+            raise InputError(
+                f"{type(model).__name__} has no forward_features; say features=, a callable "
+                f"from images to an (N, C, h, w) feature map"
+            ) from None
+    parameter = next(model.parameters(), torch.empty(0))
+    singles = (image for batch in images for image in (batch if batch.ndim == 4 else batch[None]))
+    wanted = None if protocol is None else protocol.images
+    if progress:
+        from rich.progress import track
+
+        singles = track(singles, "effective receptive field", total=wanted, transient=True)
+
+    total, count = None, 0
+    with evaluating(model):
+        for image in singles:
+            if count == wanted:
+                break
+            image = image.to(parameter.device, parameter.dtype)
+            if protocol is not None and image.shape[1:] != (protocol.side, protocol.side):
+                image = F.interpolate(
+                    image[None], (protocol.side, protocol.side), mode="bicubic", antialias=True
+                )[0]
+            gradient = _contribution(features, image)
+            if gradient.isfinite().all():  # an image with a NaN says nothing; the authors skip it
+                total = gradient if total is None else total + gradient
+                count += 1
+    if wanted is not None and count < wanted:
+        raise InputError(f"this protocol takes {wanted} images, got {count}")
+    if total is None:
+        raise InputError("no image to follow the gradient of: the images are empty or all NaN")
+    return ERF((total / count).cpu().numpy(), count)
+
+
+def draw_erf(erfs: Mapping[str, ERF], path: str | os.PathLike, thresholds=THRESHOLDS) -> Path:
+    """The score maps side by side, each with its title and the squares of the area ratios."""
+    from matplotlib.patches import Rectangle
+
+    from seewide.analysis import pictures
+
+    with pictures.style():
+        figure, axes = pictures.figure(1, len(erfs), width=3.9 * len(erfs), height=4.1)
+        for axis, (title, erf) in zip(axes, erfs.items(), strict=True):
+            H, W = erf.scores.shape
+            axis.imshow(erf.scores, cmap="viridis", vmin=0, vmax=1)
+            for threshold in thresholds:
+                side = erf.side(threshold)
+                left, top = W // 2 - side / 2, H // 2 - side / 2
+                axis.add_patch(
+                    Rectangle((left, top), side, side, fill=False, color="white", lw=1.2)
+                )
+                axis.text(left + side / 2, max(top, -0.5), f"{threshold:.0%}", color="white",
+                          ha="center", va="bottom" if top > H / 16 else "top", fontsize=8)  # fmt: skip
+            axis.set_xlim(-0.5, W - 0.5)
+            axis.set_ylim(H - 0.5, -0.5)
+            axis.set_axis_off()
+            axis.set_title(title)
+            ratios = "   ".join(f"{t:.0%}: {r:.1%}" for t, r in erf.area_ratios(thresholds).items())
+            axis.text(0.5, -0.03, ratios, transform=axis.transAxes, ha="center", va="top", fontsize=8)
+        return pictures.save(figure, path)
+
+
+def _contribution(features: Callable[[Tensor], Tensor], image_CHW: Tensor) -> Tensor:
+    """(H, W) float64: relu'd gradient of the relu'd central features, summed over channels."""
+    x_NCHW = image_CHW.detach()[None].requires_grad_()
+    with torch.enable_grad():
+        y_NChw = features(x_NCHW)
+        if y_NChw.ndim != 4:
+            raise InputError(
+                f"features must be (N, C, h, w), got shape {tuple(y_NChw.shape)}; for tokens say "
+                f"features=, a callable that puts them back into their grid"
+            )
+        h, w = y_NChw.shape[2:]
+        center = y_NChw[:, :, h // 2, w // 2].relu().sum()
+        if not center.requires_grad:
+            raise InputError("the features do not depend on the image through a gradient")
+        (gradient_NCHW,) = torch.autograd.grad(center, x_NCHW)
+    return gradient_NCHW.relu().sum((0, 1), dtype=torch.float64)

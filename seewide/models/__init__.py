@@ -1,0 +1,20 @@
+"""Networks, one file per family, registered with timm on import."""
+
+import fnmatch
+
+import timm
+
+from . import unireplknet
+from ._checkpoint import load_checkpoint
+from .unireplknet import UniRepLKNet
+
+__all__ = ["UniRepLKNet", "list_models", "load_checkpoint"]
+
+FAMILIES = (unireplknet,)
+
+
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
+    """Names of seewide's networks, those with published weights with their tags if `pretrained`."""
+    names = timm.list_models(pretrained=pretrained)
+    ours = {name for family in FAMILIES for name in family.default_cfgs}
+    return [n for n in names if n.partition(".")[0] in ours and fnmatch.fnmatch(n, pattern)]

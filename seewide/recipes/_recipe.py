@@ -1,0 +1,124 @@
+"""What a recipe is: every number of a training run that is not the model or the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from seewide.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW, cosine with warm-up, and the augmentations, as data.
+
+    `batch_size` is the number of images per update; `device_batch` is how many go through the model
+    at once (0: all of them), the rest accumulates. So a recipe of 32 GPUs runs, slowly, on one.
+    """
+
+    # pictures
+    image_size: int = 224
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875  # evaluation: the short side becomes image_size / crop_pct
+    min_crop: float = 0.08  # random resized crop: smallest share of the area
+    flip: float = 0.5
+    rand_augment: str = ""  # timm's words, such as rand-m9-mstd0.5-inc1; empty: none
+    color_jitter: float = 0.0  # timm leaves it out where rand_augment is on
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    limit_images: int = 0  # at most so many, for training and for validation; 0: all
+
+    # updates
+    epochs: int = 300
+    batch_size: int = 4096
+    device_batch: int = 0
+    lr: float = 4e-3
+    min_lr: float = 1e-6
+    warmup_epochs: float = 5.0
+    warmup_lr: float = 1e-6
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0  # over the groups of the model's own group_matcher
+    clip_grad: float = 0.0  # largest norm of the whole gradient; 0: as it comes
+
+    # regularisation
+    drop_path: float = 0.0
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.0  # 0: no average; else the average is what is validated and kept
+    head_init_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "epochs", "batch_size"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("lr", "crop_pct", "min_crop"):
+            self._check(name, getattr(self, name) > 0, "above 0")
+        for name in (
+            "device_batch", "limit_images", "warmup_epochs", "weight_decay", "mixup", "cutmix",
+            "min_lr", "warmup_lr", "clip_grad",
+        ):  # fmt: skip
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("flip", "erase", "drop_path", "label_smoothing", "ema_decay"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "within 0..1")
+        self._check("crop_pct", self.crop_pct <= 1, "at most 1")
+        self._check("min_crop", self.min_crop <= 1, "at most 1")
+        self._check("layer_decay", 0 < self.layer_decay <= 1, "above 0 and at most 1")
+        self._check(
+            "interpolation",
+            self.interpolation in ("bilinear", "bicubic", "nearest"),
+            "bilinear, bicubic or nearest",
+        )
+        self._check(
+            "device_batch",
+            not self.device_batch or self.batch_size % self.device_batch == 0,
+            f"a divisor of batch_size={self.batch_size}",
+        )
+
+    def _check(self, name: str, holds: bool, allowed: str) -> None:
+        if not holds:
+            raise InputError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+
+    @property
+    def accumulate(self) -> int:
+        """Passes per update."""
+        return self.batch_size // (self.device_batch or self.batch_size)
+
+    def with_batch_size(self, batch_size: int) -> Recipe:
+        """The same with another batch size; passes shrink to the largest divisor that fits."""
+        largest = min(self.device_batch or batch_size, batch_size)
+        fitting = next((size for size in range(largest, 1, -1) if batch_size % size == 0), largest)
+        return replace(self, batch_size=batch_size, device_batch=fitting)
+
+    def smoke(self) -> Recipe:
+        """The twin that runs on a laptop in seconds: all the machinery, none of the hours.
+
+        Two updates of two passes each at 64 px or less, on 16 images.
+        """
+        return replace(
+            self,
+            image_size=min(self.image_size, 64),
+            epochs=1,
+            batch_size=8,
+            device_batch=4,
+            limit_images=16,
+            warmup_epochs=min(self.warmup_epochs, 0.5),
+        )
+
+
+def override(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Replace fields by name. Text is read as the type of the field (`{"lr": "1e-3"}`).
+
+    Raises:
+        InputError: unknown name, text that is no such number, or a number out of range.
+    """
+    kinds = {field.name: type(field.default) for field in fields(Recipe)}
+    values = {}
+    for name, value in settings.items():
+        if name not in kinds:
+            raise unknown("recipe key", name, kinds)
+        try:
+            values[name] = kinds[name](value)
+        except ValueError:
+            kind = {"int": "a whole number", "float": "a number"}[kinds[name].__name__]
+            raise InputError(f"recipe key {name} is {kind}, got {value!r}") from None
+    return replace(recipe, **values)

@@ -1,0 +1,98 @@
+"""Image classification: the loss of a training batch, and scores counted from a confusion matrix.
+
+Shapes: N pictures, C channels, H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from timm.data import Mixup
+from timm.loss import SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+
+class Classification(nn.Module):
+    """A model and the loss of one training batch: mixup, cutmix and label smoothing, from timm.
+
+    Mixup draws from numpy's global generator, so seeding that seeds the task.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.mix = None
+        self.criterion: nn.Module = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        if mixup or cutmix:
+            self.mix = Mixup(
+                mixup, cutmix, label_smoothing=label_smoothing, num_classes=num_classes
+            )
+            self.criterion = SoftTargetCrossEntropy()
+
+    def forward(self, x_NCHW: Tensor, y_N: Tensor) -> Tensor:
+        """The mean loss, a scalar. `x_NCHW` is mixed in place."""
+        target = y_N
+        if self.mix is not None:
+            x_NCHW, target = self.mix(x_NCHW, y_N)
+        return self.criterion(self.model(x_NCHW), target)
+
+
+@dataclass
+class Scores:
+    """Counts that add up batch by batch. `confusion_KK[true, predicted]`."""
+
+    num_classes: int
+    confusion_KK: Tensor = field(init=False)
+    in_top5: int = field(default=0, init=False)
+    loss_sum: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.confusion_KK = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+
+    def add(self, logits_NK: Tensor, y_N: Tensor) -> None:
+        """Count a batch."""
+        logits_NK, y_N = logits_NK.float().cpu(), y_N.cpu()
+        cells = y_N * self.num_classes + logits_NK.argmax(1)
+        counts = torch.bincount(cells, minlength=self.num_classes**2)
+        self.confusion_KK += counts.view(self.num_classes, self.num_classes)
+        best = logits_NK.topk(min(5, self.num_classes), dim=1).indices
+        self.in_top5 += int((best == y_N[:, None]).any(1).sum())
+        self.loss_sum += float(nn.functional.cross_entropy(logits_NK, y_N, reduction="sum"))
+
+    @property
+    def images(self) -> int:
+        return int(self.confusion_KK.sum())
+
+    @property
+    def top1(self) -> float:
+        """Percent right."""
+        return 100 * int(self.confusion_KK.trace()) / max(self.images, 1)
+
+    @property
+    def top5(self) -> float:
+        """Percent with the right class among the five best (all, below five classes)."""
+        return 100 * self.in_top5 / max(self.images, 1)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, without label smoothing."""
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def recall_K(self) -> Tensor:
+        """Percent of each true class that is found; NaN for a class without pictures."""
+        return 100 * self.confusion_KK.diagonal() / self.confusion_KK.sum(1)
+
+    @property
+    def precision_K(self) -> Tensor:
+        """Percent of each predicted class that is right; NaN for a class never predicted."""
+        return 100 * self.confusion_KK.diagonal() / self.confusion_KK.sum(0)
