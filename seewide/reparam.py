@@ -146,7 +146,9 @@ def fuse_checked(model: nn.Module, example: Tensor | None = None) -> tuple[nn.Mo
 def relative_deviation(model: nn.Module, reference: nn.Module, example: Tensor) -> float:
     """Largest |difference| of all outputs, over the largest |output| of the reference."""
     got, want = _tensors(model(example)), _tensors(reference(example))
-    difference = max((a.double() - b.double()).abs().max().item() for a, b in zip(got, want))
+    difference = max(
+        (a.double() - b.double()).abs().max().item() for a, b in zip(got, want, strict=True)
+    )
     scale = max(b.double().abs().max().item() for b in want)
     return difference / scale if scale > 0 else difference
 

@@ -1,8 +1,8 @@
 """Reading checkpoints: the authors' layout or ours, never code.
 
-A family's file in `seewide.models` has `checkpoint_filter_fn(state_dict, model)`, timm's hook, which
-renames the authors' keys to ours. Here is what all families share: reading the file safely,
-comparing keys and shapes before anything is touched, and renaming by rules that work both ways.
+A family's file in `seewide.models` has `checkpoint_filter_fn(state_dict, model)`, timm's hook,
+which renames the authors' keys to ours. Here is what all families share: reading the file
+safely, comparing keys and shapes before anything is touched, and renaming by rules.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _mismatches(own: Mapping[str, Tensor], new: Mapping[str, Tensor], strict: bo
         key = min(wrong)
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         complaints.append(
-            f"shape of {key} is {tuple(new[key].shape)} there and {tuple(own[key].shape)} here{more}"
+            f"{key} has shape {tuple(new[key].shape)}, not {tuple(own[key].shape)}{more}"
         )
     return complaints
 

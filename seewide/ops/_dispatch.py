@@ -14,6 +14,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -33,7 +34,7 @@ class Backend:
 class Operator:
     """A name and its backends, fastest first."""
 
-    registry: dict[str, Operator] = {}
+    registry: ClassVar[dict[str, Operator]] = {}
 
     def __init__(self, name: str, *backends: Backend):
         self.name = name
@@ -85,7 +86,7 @@ def known_backends() -> list[str]:
 _asked: list[str | None] = [os.environ.get("SEEWIDE_BACKEND") or None]
 
 
-class use_backend:  # noqa: N801 - reads as a verb in `with use_backend("reference"):`
+class use_backend:
     """Context manager: operators that have a backend of this name use it, or say why they cannot.
 
     Operators without such a backend choose as usual. `use_backend(None)` lifts an outer choice.

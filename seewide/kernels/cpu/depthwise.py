@@ -113,7 +113,7 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, weight, bias, ctx.dilation = inputs
+        x, weight, _, ctx.dilation = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
