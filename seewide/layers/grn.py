@@ -8,6 +8,16 @@ norm is written as torch reduces it fastest on a CPU (0.17 ms for 1.5 ms of `nor
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
+
+
+def spatial_norm(x: Tensor) -> Tensor:
+    """L2 norm over the map, (N, H, W, C) -> (N, 1, 1, C)."""
+    if not torch.jit.is_scripting() and has_torch_function((x,)):
+        return handle_torch_function(spatial_norm, (x,), x)  # fx: one node, no branch
+    wide = x.float() if x.dtype == torch.float16 else x  # squares overflow in float16
+    # The floor keeps the gradient of an all-zero channel at zero instead of 0 * inf.
+    return wide.square().sum((1, 2), keepdim=True).clamp_min(1e-30).sqrt().to(x.dtype)
 
 
 class GlobalResponseNorm(nn.Module):
@@ -24,9 +34,7 @@ class GlobalResponseNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 1, 1, dim, **dd)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float() if x.dtype == torch.float16 else x  # squares overflow in float16
-        # The floor keeps the gradient of an all-zero channel at zero instead of 0 * inf.
-        energy = wide.square().sum((1, 2), keepdim=True).clamp_min(1e-30).sqrt().to(x.dtype)
+        energy = spatial_norm(x)
         response = energy / (energy.mean(dim=-1, keepdim=True) + self.eps)
         gain = 1 + self.weight * response
         return x * gain if self.bias is None else torch.addcmul(self.bias, x, gain)
