@@ -2,7 +2,8 @@
 
 For an image x and feature map M of shape (N, C, h, w), the contribution of a pixel is
 
-    P[i, j] = mean over images of  sum over input channels of  relu(d/dx[i, j] sum_c relu(M[c, h // 2, w // 2]))
+    P[i, j] = mean over images, sum over input channels of
+              relu(d/dx[i, j] of sum over c of relu(M[c, h // 2, w // 2]))
 
 (RepLKNet, arXiv 2203.06717, section 5 and appendix; after Luo et al., arXiv 1701.04128). Published
 figures take *scores* log10(P + 1), scaled to a maximum of 1, and from them the *high-contribution
@@ -161,30 +162,30 @@ def effective_receptive_field(
 
 
 def draw_erf(erfs: Mapping[str, ERF], path: str | os.PathLike, thresholds=THRESHOLDS) -> Path:
-    """The score maps side by side, each with its title and the squares of the area ratios."""
+    """The score maps side by side; the squares hold 20%, 30%, ... of the scores, and below each
+    map stands which share of the image they cover."""
     from matplotlib.patches import Rectangle
 
     from seewide.analysis import pictures
 
     with pictures.style():
-        figure, axes = pictures.figure(1, len(erfs), width=3.9 * len(erfs), height=4.1)
+        figure, axes = pictures.canvas(1, len(erfs), width=3.9 * len(erfs), height=4.2)
         for axis, (title, erf) in zip(axes, erfs.items(), strict=True):
             H, W = erf.scores.shape
-            axis.imshow(erf.scores, cmap="viridis", vmin=0, vmax=1)
+            axis.imshow(erf.scores, cmap="magma", vmin=0, vmax=1)
             for threshold in thresholds:
                 side = erf.side(threshold)
-                left, top = W // 2 - side / 2, H // 2 - side / 2
-                axis.add_patch(
-                    Rectangle((left, top), side, side, fill=False, color="white", lw=1.2)
-                )
-                axis.text(left + side / 2, max(top, -0.5), f"{threshold:.0%}", color="white",
-                          ha="center", va="bottom" if top > H / 16 else "top", fontsize=8)  # fmt: skip
+                corner = (W // 2 - side / 2, H // 2 - side / 2)
+                box = Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1)
+                axis.add_patch(box)
             axis.set_xlim(-0.5, W - 0.5)
             axis.set_ylim(H - 0.5, -0.5)
-            axis.set_axis_off()
+            axis.set_xticks([])
+            axis.set_yticks([])
             axis.set_title(title)
-            ratios = "   ".join(f"{t:.0%}: {r:.1%}" for t, r in erf.area_ratios(thresholds).items())
-            axis.text(0.5, -0.03, ratios, transform=axis.transAxes, ha="center", va="top", fontsize=8)
+            axis.spines[:].set_visible(False)
+            ratios = erf.area_ratios(thresholds).items()
+            axis.set_xlabel("   ".join(f"{t:.0%}: {r:.1%}" for t, r in ratios), fontsize=8)
         return pictures.save(figure, path)
 
 

@@ -6,6 +6,7 @@ saves atomically; the ending of `path` chooses the format (`.png`, `.svg`, `.pdf
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], path: str | os.PathLike)
         raise InputError("no curves to draw: the metrics hold no key with `loss` or `top` in it")
     panels = [panel for panel in (("loss", losses), ("accuracy (%)", accuracies)) if panel[1]]
     with style():
-        fig, axes = figure(1, len(panels), width=4.6 * len(panels), height=3.2)
+        figure, axes = canvas(1, len(panels), width=4.6 * len(panels), height=3.2)
         for axis, (title, keys) in zip(axes, panels, strict=True):
             for colour, key in zip(_colours(len(keys)), keys, strict=True):
                 points = [
@@ -99,7 +100,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | o
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.6, 0.42 * classes + 1.6), 11.0)
     with style():
-        fig, (axis,) = figure(1, 1, width=side + 0.5, height=side)
+        figure, (axis,) = canvas(1, 1, width=side + 0.5, height=side)
         image = axis.imshow(shares, cmap=_one_hue(), norm=_eye_for_the_small())
         if classes <= 20:
             for (row, column), count in np.ndenumerate(counts):
@@ -122,6 +123,85 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | o
         bar.outline.set_visible(False)
         bar.set_label("share of the true class")
         return save(figure, path)
+
+
+def draw_bars(
+    bars: Mapping[str, tuple[float, float, float]], unit: str, path: str | os.PathLike
+) -> Path:
+    """Horizontal bars from zero, the figure beside each.
+
+    Args:
+        bars: label -> (value, low, high); the thin line spans low to high.
+        unit: what the numbers are, such as "milliseconds per batch of 8 (less is better)".
+    """
+    if not bars:
+        raise InputError("no bars to draw")
+    values, lows, highs = np.array(list(bars.values()), dtype=float).T
+    rows = np.arange(len(bars))
+    with style():
+        figure, (axis,) = canvas(1, 1, width=7.2, height=0.9 + 0.5 * len(bars))
+        axis.barh(rows, values, height=0.62, color=_colours(len(bars)))
+        axis.hlines(rows, lows, highs, color=INK, linewidth=1)
+        for row, value, high in zip(rows, values, highs, strict=True):
+            axis.annotate(f"{value:.3g}", (max(value, high), row), xytext=(5, 0), va="center",
+                          textcoords="offset points")  # fmt: skip
+        axis.set_yticks(rows, bars)
+        axis.invert_yaxis()
+        axis.set_xlim(0, highs.max() * 1.12)
+        axis.set_xlabel(unit)
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x")
+        return save(figure, path)
+
+
+def draw_samples(
+    images: Sequence[np.ndarray],
+    captions: Sequence[str],
+    path: str | os.PathLike,
+    columns: int = 8,
+    marked: Sequence[bool] = (),
+) -> Path:
+    """A grid of images with a caption over each.
+
+    Args:
+        images: (H, W) grey or (H, W, 3) colour, 0..1 or uint8.
+        captions: one per image.
+        marked: True sets the caption in orange, for what deserves a look, such as mistakes.
+    """
+    if not len(images) or len(images) != len(captions):
+        raise InputError(f"as many captions as images, got {len(captions)} and {len(images)}")
+    rows = math.ceil(len(images) / columns)
+    with style():
+        figure, axes = canvas(rows, columns, width=1.05 * columns, height=1.25 * rows)
+        for axis in axes:
+            axis.set_axis_off()
+        marked = itertools.chain(marked, itertools.repeat(False))
+        for axis, image, caption, mark in zip(axes, images, captions, marked):  # noqa: B905 - endless
+            axis.imshow(image, cmap="gray_r" if np.ndim(image) == 2 else None)
+            axis.set_title(caption, fontsize=9, loc="center", pad=3,
+                           color=PALETTE[1] if mark else INK)  # fmt: skip
+        return save(figure, path)
+
+
+def style():
+    """Context in which to make and save a figure of this look."""
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` x `height` inches and its rows * columns axes, row by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+
+
+def save(figure: Figure, path: str | os.PathLike) -> Path:
+    """Save atomically, in the format that the ending of `path` says."""
+    return write_atomically(path, lambda scratch: figure.savefig(scratch, facecolor="white"))
 
 
 def _keys(metrics, wanted) -> list[str]:
@@ -150,20 +230,3 @@ def _eye_for_the_small():
     from matplotlib.colors import PowerNorm
 
     return PowerNorm(0.6, vmin=0, vmax=1)
-
-
-def style():
-    import matplotlib
-
-    return matplotlib.rc_context(STYLE)
-
-
-def figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(np.atleast_1d(figure.subplots(rows, columns)).flat)
-
-
-def save(figure: Figure, path: str | os.PathLike) -> Path:
-    return write_atomically(path, lambda scratch: figure.savefig(scratch, facecolor="white"))
