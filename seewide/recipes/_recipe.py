@@ -21,6 +21,7 @@ class Recipe:
     image_size: int = 224
     interpolation: str = "bicubic"
     crop_pct: float = 0.875  # evaluation: the short side becomes image_size / crop_pct
+    crop_mode: str = "center"  # evaluation, timm's words: center, squash or border
     min_crop: float = 0.08  # random resized crop: smallest share of the area
     flip: float = 0.5
     rand_augment: str = ""  # timm's words, such as rand-m9-mstd0.5-inc1; empty: none
@@ -67,6 +68,11 @@ class Recipe:
             "interpolation",
             self.interpolation in ("bilinear", "bicubic", "nearest"),
             "bilinear, bicubic or nearest",
+        )
+        self._check(
+            "crop_mode",
+            self.crop_mode in ("center", "squash", "border"),
+            "center, squash or border",
         )
         self._check(
             "device_batch",

@@ -103,12 +103,13 @@ def unireplknet_sb_ft384() -> Recipe:
     """22k weights of S or B to ImageNet-1K at 384 px: S 86.4, B 87.4 top-1 (paper).
 
     seewide train unireplknet_s --data IMAGENET --checkpoint WEIGHTS --recipe unireplknet_sb_ft384
-    Paper: 4 GPUs x 64 x 2, 30 epochs. The picture is squashed to the square, so crop_pct is 1.
+    Paper: 4 GPUs x 64 x 2, 30 epochs.
     """
     return replace(
         _COMMON,
         image_size=384,
         crop_pct=1.0,
+        crop_mode="squash",
         epochs=30,
         batch_size=512,
         device_batch=64,

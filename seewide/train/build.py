@@ -1,0 +1,113 @@
+"""From names to things: a model by its timm name, a device, the way of mixed precision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from timm.models import get_arch_pretrained_cfgs, is_model_pretrained
+from torch import nn
+
+from seewide.errors import InputError, unknown
+from seewide.models import list_models
+
+
+def build_model(
+    name: str,
+    num_classes: int | None,
+    image_size: int,
+    *,
+    drop_path: float = 0.0,
+    pretrained: bool = False,
+) -> nn.Module:
+    """`timm.create_model`, whose refusals become sentences.
+
+    Args:
+        name: of seewide or timm, with or without a weight tag (`unireplknet_t.in1k`).
+        num_classes: None keeps the number that the weights were made for.
+        image_size: matters only to models that are built for one.
+        pretrained: download the weights of the tag, or of the default one.
+
+    Raises:
+        InputError: unknown model or tag, no weights, or a download that failed.
+    """
+    arch, _, tag = name.partition(".")
+    if not timm.is_model(arch):
+        everything = timm.list_models()  # too long a list to print, so only if some are near
+        near = get_close_matches(name, everything, n=1, cutoff=0.5)
+        raise unknown("model", name, everything if near else list_models())
+    if tag and tag not in get_arch_pretrained_cfgs(arch):
+        raise unknown(f"weight tag of {arch}", tag, filter(None, get_arch_pretrained_cfgs(arch)))
+    if pretrained and not is_model_pretrained(name):
+        raise InputError(f"there are no pretrained weights for {name}")
+    options: dict[str, object] = {}
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    if timm.get_pretrained_cfg(name).fixed_input_size:
+        options["img_size"] = image_size
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"could not get the weights of {name}: {reason}") from error
+
+
+def mean_and_std(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What the model's weights expect of pictures, by its `pretrained_cfg`."""
+    config = resolve_data_config(model=model)
+    return tuple(config["mean"]), tuple(config["std"])
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the accelerator where there is one, otherwise the CPU."""
+    have = ["cpu"]
+    if torch.cuda.is_available():
+        have += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        have.append("mps")
+    if name == "auto":
+        return torch.device(have[1] if len(have) > 1 else "cpu")
+    if name not in have:
+        raise InputError(f"device {name!r} is not here; there is auto, {', '.join(have)}")
+    return torch.device(name)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Mixed precision: bf16 where the device has it, fp16 with a scaled loss where not."""
+
+    device: torch.device
+    dtype: torch.dtype | None
+
+    @classmethod
+    def of(cls, device: torch.device, amp: str) -> Precision:
+        """`auto`: on CUDA only, since CPUs mostly emulate bf16. `off`: float32."""
+        if amp not in ("auto", "off"):
+            raise unknown("--amp", amp, ("auto", "off"))
+        if amp == "off" or device.type != "cuda":
+            return cls(device, None)
+        return cls(device, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+
+    def __str__(self) -> str:
+        return f"{self.device}, {'float32' if self.dtype is None else str(self.dtype)[6:]}"
+
+
+def count_parameters(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)

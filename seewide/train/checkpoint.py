@@ -1,0 +1,171 @@
+"""The run folder: what it holds, and how it is written so that no moment of failure costs it.
+
+    config.json        every setting of the run, with the versions that ran it
+    metrics.jsonl      one line per epoch
+    curves.png         the same as a picture
+    best.safetensors   the best weights so far, and in the header all that their use needs
+    last.pt            the state to continue from: tensors and plain containers, no code
+
+Files are replaced in one step, `last.pt` last. So a run killed between two files repeats an epoch
+when resumed, and writes the same again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from seewide.errors import InputError, write_atomically
+from seewide.models._checkpoint import load_checkpoint, read_state_dict
+from seewide.recipes import Recipe, override
+from seewide.train.build import build_model
+
+CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
+BEST, LAST = "best.safetensors", "last.pt"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the weights of a run, apart from the pictures themselves."""
+
+    model: str
+    data: str
+    recipe_name: str
+    recipe: Recipe
+    seed: int
+    workers: int
+    device: str
+    amp: str
+    pretrained: bool
+    checkpoint: str | None
+    class_names: tuple[str, ...]
+    train_images: int
+    val_images: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    versions: dict[str, str]
+
+    def save(self, folder: Path) -> None:
+        _write_text(folder / CONFIG, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> RunConfig:
+        """Read back; an InputError says why `folder` is no run."""
+        path = folder / CONFIG
+        if not path.is_file():
+            raise InputError(f"{folder} is no run folder: it has no {CONFIG}")
+        try:
+            content = json.loads(path.read_text())
+            content["recipe"] = override(Recipe(), content["recipe"])
+            for name in ("class_names", "mean", "std"):
+                content[name] = tuple(content[name])
+            return cls(**content)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{path} is not a run's configuration: {error}") from None
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What the use of trained weights needs; travels in the header of `best.safetensors`."""
+
+    model: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_size: int
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    epoch: int
+    top1: float
+    data: str
+
+    def header(self) -> dict[str, str]:
+        """As text, each value in JSON."""
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, str], path: Path) -> RunInfo:
+        try:
+            values = {field.name: json.loads(header[field.name]) for field in fields(cls)}
+        except (KeyError, ValueError):
+            raise InputError(
+                f"{path} was not written by `seewide train`: its header lacks the run's facts"
+            ) from None
+        lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+        return cls(**{**values, **lists})
+
+
+def load_run(run: str | os.PathLike) -> tuple[nn.Module, RunInfo]:
+    """The best model of a run, in training form and evaluation mode, and its facts.
+
+    Args:
+        run: the folder, or its `best.safetensors` alone.
+
+    Raises:
+        InputError: no run, nothing finished in it yet, or a damaged file.
+    """
+    path = Path(run)
+    if path.is_dir():
+        if not (path / BEST).is_file():
+            RunConfig.load(path)  # says so if it is no run at all
+            raise InputError(f"{path} has no {BEST} yet: its first epoch is not finished")
+        path = path / BEST
+    elif not path.is_file():
+        raise InputError(f"there is no run {run}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or is no safetensors file: {error}") from None
+    info = RunInfo.from_header(header, path)
+    model = build_model(info.model, info.num_classes, info.image_size)
+    return load_checkpoint(model, path).eval(), info
+
+
+def save_best(folder: Path, model: nn.Module, info: RunInfo) -> None:
+    """Write `best.safetensors`."""
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    _write_bytes(folder / BEST, save(weights, metadata=info.header()))
+
+
+def save_metrics(folder: Path, history: list[dict[str, float]]) -> None:
+    """Write `metrics.jsonl` and draw `curves.png`."""
+    from seewide.analysis.pictures import draw_curves
+
+    _write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+    draw_curves(history, folder / CURVES)
+
+
+def save_last(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write `last.pt`: tensors, numbers, text and containers of them."""
+    # In memory first: torch's own writer turns a full disk into an error that is not an OSError.
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    _write_bytes(folder / LAST, buffer.getbuffer())
+
+
+def load_last(folder: Path) -> dict[str, Any] | None:
+    """The state to continue from, on the CPU; None before the first epoch is finished."""
+    if not (folder / LAST).exists():
+        return None
+    return read_state_dict(folder / LAST)
+
+
+def _write_bytes(path: Path, content: bytes | memoryview) -> None:
+    write_atomically(path, lambda scratch: scratch.write_bytes(content))
+
+
+def _write_text(path: Path, content: str) -> None:
+    write_atomically(path, lambda scratch: scratch.write_text(content, encoding="utf-8"))

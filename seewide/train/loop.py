@@ -1,0 +1,462 @@
+"""`fit`: train a classifier into a run folder; `resume`: go on where one stopped.
+
+An epoch is the unit of safety. Everything that an epoch needs is the state after the one before,
+(seed, epoch), and config.json, so a resumed run on the same machine and CPU threads ends with the
+same bits as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from seewide._version import __version__
+from seewide.errors import InputError
+from seewide.models import load_checkpoint
+from seewide.recipes import Recipe, get
+from seewide.tasks.classification import Classification
+from seewide.train.build import (
+    Precision,
+    build_model,
+    count_parameters,
+    mean_and_std,
+    resolve_device,
+)
+from seewide.train.checkpoint import (
+    BEST,
+    CONFIG,
+    RunConfig,
+    RunInfo,
+    load_last,
+    load_run,
+    save_best,
+    save_last,
+    save_metrics,
+)
+from seewide.train.console import facts, make_console, make_progress
+from seewide.train.data import (
+    CHECK_AT_MOST,
+    Order,
+    Source,
+    batches,
+    check_pictures,
+    make_loader,
+    open_source,
+    train_transform,
+)
+from seewide.train.evaluate import make_eval_loader, score
+from seewide.train.optim import Schedule, make_optimizer
+from seewide.train.seeding import seed_all
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run is and what it reached. `top1` and `top5` in percent, of epoch `epoch`."""
+
+    folder: Path
+    top1: float
+    top5: float
+    epoch: int
+    history: list[dict[str, float]]
+
+    @property
+    def best(self) -> Path:
+        return self.folder / BEST
+
+
+def fit(
+    model: str,
+    data: str | Path = "digits",
+    recipe: str | Recipe | None = None,
+    out: str | Path | None = None,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    device: str = "auto",
+    amp: str = "auto",
+    pretrained: bool = False,
+    checkpoint: str | Path | None = None,
+    fast: bool = False,
+    console: Console | None = None,
+) -> RunResult:
+    """Train `model` on `data` into the folder `out`.
+
+    Args:
+        model: a name that `timm.create_model` knows.
+        data: `digits`, or a folder: `train/` and `val/`, or one folder per class.
+        recipe: by name or as data; default: `digits` for the digits, `small_folder` otherwise.
+        out: a new folder; default: `runs/<model>-<data>`, with a number if that is taken.
+        workers: processes that read pictures; default: none for the digits, half the CPUs, at
+            most 8, for files.
+        device: `auto`, `cpu`, `cuda`, ...
+        amp: `auto` or `off`.
+        pretrained: start from the published weights of the model.
+        checkpoint: start from a run or a weights file; the classifier is made anew.
+        fast: the recipe's smoke twin, a run of seconds.
+        console: where the lines go; `rich.console.Console(quiet=True)` for nowhere.
+
+    Raises:
+        InputError: whatever cannot work, in one sentence; before any training wherever possible.
+    """
+    console = console or make_console()
+    source = open_source(data)
+    short = "digits" if source.name == "digits" else Path(source.name).name
+    if recipe is None:
+        recipe = "digits" if source.name == "digits" else "small_folder"
+    recipe_name = recipe if isinstance(recipe, str) else "custom"
+    recipe = get(recipe) if isinstance(recipe, str) else recipe
+    recipe = recipe.smoke() if fast else recipe
+    if pretrained and checkpoint is not None:
+        raise InputError("--pretrained and --checkpoint both say where to start from; give one")
+    if workers is None:
+        workers = 0 if source.name == "digits" else min(8, (os.cpu_count() or 1) // 2)
+    Precision.of(resolve_device(device), amp)
+    seed_all(seed)
+    network = _start(model, source, recipe, pretrained, checkpoint)
+    mean, std = mean_and_std(network)
+    config = RunConfig(
+        model=model,
+        data=source.name,
+        recipe_name=recipe_name,
+        recipe=recipe,
+        seed=seed,
+        workers=workers,
+        device=str(resolve_device(device)),
+        amp=amp,
+        pretrained=pretrained,
+        checkpoint=None if checkpoint is None else str(Path(checkpoint).resolve()),
+        class_names=source.class_names,
+        train_images=len(source.train),
+        val_images=len(source.val),
+        mean=mean,
+        std=std,
+        versions={"seewide": __version__, **{name: version(name) for name in ("torch", "timm")}},
+    )
+    folder = _new_folder(out, f"{model}-{short}")
+    run = _Run(config, folder, source, network, console)
+    run.check_pictures()
+    config.save(folder)
+    return run.train()
+
+
+def resume(
+    run: str | Path,
+    *,
+    device: str | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> RunResult:
+    """Go on with a run after its last finished epoch, to the end that its recipe says.
+
+    `device` and `workers` may differ from before; the other settings are those of the run. On the
+    CPU the result is that of an unbroken run, to the bit, for any number of workers.
+
+    Raises:
+        InputError: no run, a damaged `last.pt`, or pictures that are not those of before.
+    """
+    console = console or make_console()
+    folder = Path(run)
+    config = RunConfig.load(folder)
+    config = replace(
+        config,
+        device=config.device if device is None else str(resolve_device(device)),
+        workers=config.workers if workers is None else workers,
+    )
+    state = load_last(folder)
+    source = open_source(config.data)
+    now = (source.class_names, len(source.train), len(source.val))
+    if now != (config.class_names, config.train_images, config.val_images):
+        raise InputError(
+            f"{source.name} has changed since the run began: {len(now[0])} classes, {now[1]} + "
+            f"{now[2]} pictures now; {len(config.class_names)} classes, {config.train_images} + "
+            f"{config.val_images} then"
+        )
+    seed_all(config.seed)
+    if state is None:  # from the start, and so from the same weights
+        network = _start(config.model, source, config.recipe, config.pretrained, config.checkpoint)
+    else:
+        network = build_model(
+            config.model,
+            len(config.class_names),
+            config.recipe.image_size,
+            drop_path=config.recipe.drop_path,
+        )
+    continued = _Run(config, folder, source, network, console)
+    if state is not None:
+        continued.load_state(state)
+    return continued.train()
+
+
+def _start(
+    name: str, source: Source, recipe: Recipe, pretrained: bool, checkpoint: str | Path | None
+) -> nn.Module:
+    """The network of the first epoch: fresh, published weights, or those of a checkpoint."""
+    classes = len(source.class_names)
+    if checkpoint is None:
+        model = build_model(
+            name, classes, recipe.image_size, drop_path=recipe.drop_path, pretrained=pretrained
+        )
+    else:
+        path = Path(checkpoint)
+        run = path.is_dir()
+        trained, info = load_run(path) if run else (None, None)
+        # The weights bring their own classifier; it goes once they are in.
+        model = build_model(
+            name, info.num_classes if run else None, recipe.image_size, drop_path=recipe.drop_path
+        )
+        load_checkpoint(model, trained.state_dict() if run else path)
+        model.reset_classifier(classes)
+    if recipe.head_init_scale != 1:
+        with torch.no_grad():
+            for parameter in model.get_classifier().parameters():
+                parameter.mul_(recipe.head_init_scale)
+    return model
+
+
+def _new_folder(out: str | Path | None, default: str) -> Path:
+    if out is not None:
+        folder = Path(out)
+        if (folder / CONFIG).exists():
+            raise InputError(
+                f"{folder} already holds a run: `--resume {folder}` continues it, another --out "
+                "starts a new one"
+            )
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file, a run needs a folder")
+        return folder
+    names = itertools.chain([default], (f"{default}-{count}" for count in itertools.count(2)))
+    return next(Path("runs", name) for name in names if not Path("runs", name).exists())
+
+
+class _Run:
+    """A run in memory: what it is made of, and one epoch after the other."""
+
+    def __init__(
+        self, config: RunConfig, folder: Path, source: Source, model: nn.Module, console: Console
+    ) -> None:
+        self.config, self.folder, self.console = config, folder, console
+        self.recipe = recipe = config.recipe
+        self.precision = Precision.of(resolve_device(config.device), config.amp)
+        self.split = source.split
+        self.train_split = source.train.limited(recipe.limit_images)
+        self.val_split = source.val.limited(recipe.limit_images)
+        self.updates = len(self.train_split) // recipe.batch_size
+        if not self.updates:
+            raise InputError(
+                f"batch size {recipe.batch_size} is more than the {len(self.train_split)} pictures "
+                "to train on; choose a smaller one"
+            )
+        device_batch = recipe.batch_size // recipe.accumulate
+        if (recipe.mixup or recipe.cutmix) and device_batch % 2:
+            raise InputError(
+                f"mixup and cutmix pair pictures, so a batch must be even, got {device_batch}"
+            )
+        self.model = model.to(self.precision.device)
+        self.task = Classification(
+            self.model,
+            len(config.class_names),
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+            label_smoothing=recipe.label_smoothing,
+        )
+        self.ema = (
+            ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
+            if recipe.ema_decay
+            else None
+        )
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.schedule = Schedule(self.optimizer, recipe, self.updates)
+        self.scaler = self.precision.scaler()
+        self.order = Order(
+            len(self.train_split), seed=config.seed, take=self.updates * recipe.batch_size
+        )
+        self.loader = make_loader(
+            self.train_split,
+            train_transform(recipe, config.mean, config.std),
+            self.order,
+            device_batch,
+            config.workers,
+            seed=config.seed,
+        )
+        self.val_loader = make_eval_loader(
+            self.val_split, self.info(0, 0.0), min(64, len(self.val_split)), config.workers
+        )
+        self.history: list[dict[str, float]] = []
+
+    def info(self, epoch: int, top1: float) -> RunInfo:
+        config, recipe = self.config, self.recipe
+        return RunInfo(
+            model=config.model,
+            num_classes=len(config.class_names),
+            class_names=config.class_names,
+            image_size=recipe.image_size,
+            interpolation=recipe.interpolation,
+            crop_pct=recipe.crop_pct,
+            crop_mode=recipe.crop_mode,
+            mean=config.mean,
+            std=config.std,
+            epoch=epoch,
+            top1=top1,
+            data=config.data,
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "epoch": len(self.history),
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.history = state["history"]
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"last.pt of {self.folder} does not fit its {CONFIG}: {reason}"
+            ) from None
+
+    def check_pictures(self) -> None:
+        splits = self.train_split, self.val_split
+        total = sum(map(len, splits))
+        if total > CHECK_AT_MOST:
+            return
+        with make_progress(self.console) as progress:
+            bar = progress.add_task("checking the pictures", total=total, note="")
+            for split in splits:
+                check_pictures(split, lambda: progress.advance(bar))
+
+    def train(self) -> RunResult:
+        """The remaining epochs."""
+        self.announce()
+        done = len(self.history)
+        with make_progress(self.console) as progress:
+            bar = progress.add_task(
+                "training", total=self.recipe.epochs * self.updates, note="",
+                completed=done * self.updates,
+            )  # fmt: skip
+            for epoch in range(done + 1, self.recipe.epochs + 1):
+                progress.update(bar, description=f"epoch {epoch}/{self.recipe.epochs}")
+                self.train_epoch(epoch, lambda note: progress.update(bar, advance=1, note=note))
+        best = self.best_row()
+        self.console.print(
+            f"best: top-1 {best['val_top1']:.2f}% in epoch {best['epoch']}, in {self.folder / BEST}",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+        return RunResult(
+            self.folder, best["val_top1"], best["val_top5"], best["epoch"], self.history
+        )
+
+    def announce(self) -> None:
+        config, recipe = self.config, self.recipe
+        millions = count_parameters(self.model.parameters()) / 1e6
+        done = f", {len(self.history)} done" if self.history else ""
+        start = "published weights" if config.pretrained else config.checkpoint or "fresh weights"
+        facts(
+            self.console,
+            model=f"{config.model}, {millions:.2f} M parameters, {start}",
+            data=f"{config.data}: {len(self.train_split)} pictures to train on, "
+            f"{len(self.val_split)} held out, {len(config.class_names)} classes "
+            f"({self.split})",
+            recipe=f"{config.recipe_name}: {recipe.image_size} px, {recipe.epochs} epochs{done} of "
+            f"{self.updates} updates, batch {recipe.batch_size}, lr {recipe.lr:g}, seed "
+            f"{config.seed}",
+            device=self.precision,
+            run=self.folder,
+        )
+
+    def train_epoch(self, epoch: int, step) -> None:
+        """One epoch, its validation, and everything on disk. `step(note)` follows each update."""
+        started = time.perf_counter()
+        seed_all(self.config.seed, epoch)
+        self.order.epoch = epoch
+        self.model.train()
+        passes = self.recipe.accumulate
+        loss_sum = torch.zeros((), device=self.precision.device)
+        images = iter(batches(self.loader))
+        lr = 0.0
+        for update in range(self.updates):
+            done = (epoch - 1) * self.updates + update
+            lr = self.schedule.set(done)
+            for x_NCHW, y_N in itertools.islice(images, passes):
+                x_NCHW = x_NCHW.to(self.precision.device, non_blocking=True)
+                y_N = y_N.to(self.precision.device, non_blocking=True)
+                with self.precision.autocast():
+                    loss = self.task(x_NCHW, y_N) / passes
+                self.scaler.scale(loss).backward()
+                loss_sum += loss.detach()
+            self.update(done + 1)
+            mean_loss = float(loss_sum) / (update + 1)
+            if not math.isfinite(mean_loss):
+                raise InputError(
+                    f"the loss became {mean_loss} in epoch {epoch}: try a learning rate below "
+                    f"{self.recipe.lr:g}"
+                )
+            speed = (update + 1) * self.recipe.batch_size / (time.perf_counter() - started)
+            step(f"loss {mean_loss:.3f}  lr {lr:.1e}  {speed:.0f} images/s")
+        next(images, None)  # lets the loader end its epoch
+        seconds = time.perf_counter() - started
+        kept = self.model if self.ema is None else self.ema.module
+        scores = score(kept, self.val_loader, len(self.config.class_names), self.precision)
+        self.history.append(
+            {
+                "epoch": epoch,
+                "train_loss": mean_loss,
+                "val_loss": scores.loss,
+                "val_top1": scores.top1,
+                "val_top5": scores.top5,
+                "lr": lr,
+                "seconds": round(time.perf_counter() - started, 3),
+                "images_per_second": round(self.updates * self.recipe.batch_size / seconds, 1),
+            }
+        )
+        self.save(kept)
+
+    def update(self, count: int) -> None:
+        """Step the optimizer with the gradients that have gathered."""
+        if self.recipe.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model, step=count)
+
+    def best_row(self) -> dict[str, float]:
+        return max(self.history, key=lambda row: (row["val_top1"], -row["val_loss"]))
+
+    def save(self, kept: nn.Module) -> None:
+        """The order matters: see seewide.train.checkpoint."""
+        row = self.history[-1]
+        best = self.best_row() is row
+        if best:
+            save_best(self.folder, kept, self.info(row["epoch"], row["val_top1"]))
+        save_metrics(self.folder, self.history)
+        save_last(self.folder, self.state())
+        self.console.print(
+            f"epoch {row['epoch']:>3}/{self.recipe.epochs}  loss {row['train_loss']:.3f}  "
+            f"val loss {row['val_loss']:.3f}  top-1 {row['val_top1']:6.2f}  "
+            f"top-5 {row['val_top5']:6.2f}  lr {row['lr']:.1e}  {row['seconds']:.1f} s"
+            f"{'  best' if best else ''}",
+            markup=False,
+        )
