@@ -1,0 +1,135 @@
+"""The receptive field of things whose receptive field is known."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from matplotlib.image import imread
+from torch import nn
+
+from seewide.analysis.erf import ERF, Protocol, draw_erf, effective_receptive_field
+from seewide.errors import InputError
+
+
+def positive_conv(kernel, dilation=1, stride=1, channels=4):
+    """Depthwise, with positive weights and outputs, so that every tap has a gradient."""
+    conv = nn.Conv2d(
+        channels, channels, kernel, stride, tuple(k // 2 * dilation for k in kernel), dilation,
+        groups=channels,
+    )  # fmt: skip
+    nn.init.uniform_(conv.weight, 0.1, 1)
+    nn.init.constant_(conv.bias, 1e4)
+    return conv
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (7, 7), (13, 13), (31, 31), (5, 21)])
+def test_a_depthwise_convolution_sees_its_kernel_and_nothing_else(kernel):
+    conv = positive_conv(kernel)
+    erf = effective_receptive_field(conv, torch.randn(3, 4, 40, 47), features=conv)
+    assert erf.contribution.dtype == np.float64
+    assert erf.contribution.shape == (40, 47)
+    assert erf.images == 3
+    assert erf.support == kernel
+    assert erf.side(0.999999, linear=True) == max(kernel)
+
+
+def test_stacked_convolutions_add_up():
+    model = nn.Sequential(positive_conv((7, 7)), positive_conv((5, 5), dilation=2))
+    erf = effective_receptive_field(model, torch.randn(1, 4, 40, 40), features=model)
+    assert erf.support == (7 + 8, 7 + 8)
+
+
+def test_only_what_raises_a_positive_feature_contributes():
+    """A pixel with a negative weight, and a feature that is negative, both count nothing."""
+    conv = nn.Conv2d(1, 1, 3, padding=1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([[[[1.0, -2, 3], [-4, 5, -6], [7, -8, 9]]]]))
+    for bias, expected in ((1e4, [[1, 0, 3], [0, 5, 0], [7, 0, 9]]), (-1e4, np.zeros((3, 3)))):
+        nn.init.constant_(conv.bias, bias)
+        erf = effective_receptive_field(conv, torch.randn(2, 1, 9, 9), features=conv)
+        np.testing.assert_allclose(erf.contribution[3:6, 3:6], expected)
+
+
+def test_area_ratio_of_a_known_map():
+    erf = ERF(np.pad(np.ones((5, 5)), 8), images=1)  # 25 pixels in 21 x 21, all alike
+    assert erf.side(0.0) == 1
+    assert erf.side(9 / 25 - 1e-9) == 3
+    assert erf.side(9 / 25 + 1e-9) == 5
+    assert erf.area_ratio(0.99) == pytest.approx(25 / 441)
+    assert erf.area_ratios() == pytest.approx(
+        {0.2: 9 / 441, 0.3: 9 / 441, 0.5: 25 / 441, 0.99: 25 / 441}
+    )
+
+
+def test_the_scores_take_the_logarithm_and_linear_does_not():
+    contribution = np.ones((9, 9))
+    contribution[4, 4] = 1e6
+    erf = ERF(contribution, images=1)
+    assert erf.scores.max() == 1
+    assert erf.side(0.5, linear=True) == 1
+    assert erf.side(0.5) > 1
+
+
+def test_the_smallest_square_agrees_with_trying_all_of_them():
+    erf = ERF(np.random.default_rng(0).random((24, 19)) ** 4, images=1)
+    for threshold in (0.2, 0.3, 0.5, 0.9):
+        row, column = 12, 9
+        for i in range(24):
+            box = erf.scores[max(row - i, 0) : row + i + 1, max(column - i, 0) : column + i + 1]
+            if box.sum() > threshold * erf.scores.sum():
+                break
+        assert erf.side(threshold) == 2 * i + 1
+
+
+def test_a_timm_model_is_left_as_it_was():
+    model = timm.create_model("test_convnext").train()
+    model.head.eval()
+    before = [module.training for module in model.modules()]
+    erf = effective_receptive_field(model, [torch.randn(3, 64, 48)], progress=True)
+    assert erf.contribution.shape == (64, 48)
+    assert 0 < erf.area_ratio(0.2) <= erf.area_ratio(0.99) <= 1
+    assert [module.training for module in model.modules()] == before
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_protocols_resize_and_count():
+    conv = positive_conv((3, 3))
+    images = torch.randn(5, 4, 10, 12)
+    erf = effective_receptive_field(conv, images, Protocol(images=4, side=32), features=conv)
+    assert erf.contribution.shape == (32, 32)
+    assert erf.images == 4
+    with pytest.raises(InputError, match="takes 50 images, got 2"):
+        effective_receptive_field(conv, images[:2], "replknet", features=conv)
+    with pytest.raises(InputError, match=r"'repln'.*did you mean replknet"):
+        effective_receptive_field(conv, images, "repln", features=conv)
+
+
+def test_an_image_with_a_nan_gradient_is_passed_over():
+    images = torch.randn(3, 4, 12, 12)
+    images[1] = float("nan")
+    model = nn.Sequential(nn.Softplus(), positive_conv((3, 3)))
+    erf = effective_receptive_field(model, images, features=model)
+    assert erf.images == 2
+    assert np.isfinite(erf.contribution).all()
+
+
+def test_bad_input_is_one_sentence():
+    conv = positive_conv((3, 3))
+    images = torch.randn(2, 4, 8, 8)
+    with pytest.raises(InputError, match="Conv2d has no forward_features; say features="):
+        effective_receptive_field(conv, images)
+    with pytest.raises(InputError, match=r"must be \(N, C, h, w\), got shape \(1, 64, 4\)"):
+        effective_receptive_field(conv, images, features=lambda x: conv(x).flatten(2).mT)
+    with pytest.raises(InputError, match="do not depend on the image"):
+        effective_receptive_field(conv, images, features=lambda x: x.detach())
+    with pytest.raises(InputError, match="images are empty"):
+        effective_receptive_field(conv, images[:0], features=conv)
+    with pytest.raises(InputError, match=r"threshold .* got 1\.5"):
+        ERF(np.ones((3, 3)), 1).side(1.5)
+
+
+def test_the_picture_holds_both_maps(tmp_path):
+    erf = ERF(np.random.default_rng(0).random((32, 32)), images=1)
+    one = draw_erf({"before": erf}, tmp_path / "one.png")
+    two = draw_erf({"before": erf, "after": erf}, tmp_path / "two.png")
+    assert imread(two).shape[1] > 1.8 * imread(one).shape[1]
