@@ -157,12 +157,13 @@ def probe(model: nn.Module, batch: int = 2) -> Tensor:
     """A small random input that `model` takes, by its timm configuration."""
     first = next(model.parameters(), None)
     config = getattr(model, "pretrained_cfg", None) or {}
-    if first is None or "input_size" not in config:
+    chans = getattr(model, "in_chans", None) or config.get("input_size", (None,))[0]
+    if first is None or chans is None:
         raise InputError(
-            f"{type(model).__name__} does not say its input size; give fuse(model, example=...)"
+            f"{type(model).__name__} does not say what input it takes; "
+            "give fuse(model, example=...)"
         )
-    chans, height, width = config["input_size"]
-    chans = getattr(model, "in_chans", chans)
+    _, height, width = config.get("input_size", (chans, 224, 224))
     if not config.get("fixed_input_size", False):  # not square, and not too small for stride 64
         height, width = min(height, 96), min(width, 64)
     generator = torch.Generator().manual_seed(0)

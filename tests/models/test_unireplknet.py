@@ -1,0 +1,165 @@
+"""UniRepLKNet: the authors' figures, the papers' tables, fusing, and the forms torch offers."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.models import reparameterize_model
+from torch import nn
+
+import seewide
+from seewide.models.unireplknet import UniRepLKNet, checkpoint_filter_fn
+from seewide.reparam import fuse_checked
+from seewide.testing import deviation, randomize
+
+# Parameters in training form, counted on the authors' files; fused, as the papers print them
+# (2311.15599 Table 5, 2410.08049 Table 4) in millions.
+PARAMETERS = {
+    "a": (4_649_060, 4.4),
+    "f": (6_489_328, 6.2),
+    "p": (11_080_520, 10.7),
+    "n": (18_818_880, 18.3),
+    "t": (31_693_420, 31.0),
+    "s": (56_456_704, 55.6),
+    "b": (99_089_416, 97.9),
+    "l": (220_076_056, 218.3),
+    "xl": (388_690_984, 386.4),
+}
+
+
+def small(**kwargs) -> UniRepLKNet:
+    """All kinds of blocks in a network of a few thousand parameters."""
+    sizes = (3, 13, (7, 3, 0), (5, 9))
+    return UniRepLKNet(
+        **{"depths": (1, 1, 3, 2), "dims": (8, 12, 16, 20), "kernel_sizes": sizes, **kwargs}
+    )
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_parameters(size):
+    """In training form; and fused, to the digit that the paper prints.
+
+    The paper's counter sees layers, and so misses the GRN's free parameters: 0.14 M for XL.
+    """
+    model = timm.create_model(f"unireplknet_{size}", device="meta")
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[size][0]
+    fused = seewide.fuse(model)
+    counted = sum(p.numel() for name, p in fused.named_parameters() if "grn." not in name)
+    assert round(counted / 1e6, 1) == PARAMETERS[size][1]
+
+
+@pytest.mark.parametrize("size", ["a", "t"])
+def test_outputs_equal_the_authors(size, parity):
+    """Stages and logits of the authors' code for deterministic weights, both forms."""
+    spec = importlib.util.spec_from_file_location("fill", parity / "fill.py")
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    keys = json.loads((parity / "unireplknet.json").read_text())[size]["keys"]
+    state = fill.fill({k: tuple(s) for k, (s, dtype) in keys.items() if dtype == "float32"})
+    state |= {k: torch.zeros(s, dtype=torch.int64) for k, (s, dtype) in keys.items() if not s}
+    model = seewide.load_checkpoint(timm.create_model(f"unireplknet_{size}"), state).eval()
+    want = np.load(parity / f"unireplknet.{size}.npz")
+    for form in (model, seewide.fuse(model)):
+        with torch.no_grad():
+            last, features = form.forward_intermediates(fill.image())
+            logits = form.forward_head(last)
+        assert deviation(logits, torch.from_numpy(want["logits"])) < 1e-5
+        for i, x in enumerate(features):
+            x = x[0]
+            assert x.shape == tuple(want[f"feat{i}_shape"][-3:])
+            figures = {
+                "mean": x.mean((1, 2)),
+                "std": x.std((1, 2), correction=0),
+                "corner": x[:, 0, 0],
+                "center": x[:, x.shape[1] // 2, x.shape[2] // 2],
+            }
+            for name, got in figures.items():
+                expected = torch.from_numpy(want[f"feat{i}_{name}"]).reshape(-1)
+                assert deviation(got, expected) < 1e-5, (i, name)
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_keys_and_shapes_of_the_authors_files(size, parity):
+    """Training form and merged form, every key."""
+    figures = json.loads((parity / "unireplknet.json").read_text())[size]
+    model = timm.create_model(f"unireplknet_{size}", device="meta")
+    fused = seewide.fuse(model)
+    for form, layout in ((model, "keys"), (fused, "deploy_keys")):
+        state = {k: torch.empty(s, device="meta") for k, (s, _) in figures[layout].items()}
+        renamed = checkpoint_filter_fn(state, form)
+        own = form.state_dict()
+        assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in own.items()}
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_fused_equals_training_form(dtype, limit):
+    model = randomize(small()).to(dtype).eval()
+    fused, report = fuse_checked(model)
+    assert report.deviation < limit
+    for shape in ((1, 3, 64, 96), (3, 3, 50, 33)):
+        x = torch.randn(shape, dtype=dtype)
+        with torch.no_grad():
+            assert deviation(fused(x), model(x)) < limit
+
+
+def test_fused_equals_training_form_under_autocast():
+    model = randomize(small()).eval()
+    fused, x = seewide.fuse(model), torch.randn(2, 3, 64, 96)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        got, want = fused(x), model(x)
+    exact = model(x)
+    assert deviation(got, exact) < 2 * max(deviation(want, exact), 4e-3)
+
+
+def test_nothing_is_left_to_switch():
+    fused = seewide.fuse(small())
+    assert not [m for m in fused.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert not [m for m in fused.modules() if any(hasattr(m, h) for h in ("fuse", "branches"))]
+    names = [name for name, _ in fused.named_parameters()]
+    assert not [name for name in names if "gamma" in name or "grn.bias" in name]
+
+
+def test_timm_reparameterizes_to_the_same():
+    model = randomize(small()).eval()
+    x = torch.randn(1, 3, 64, 64)
+    ours, timms = seewide.fuse(model), reparameterize_model(model)
+    assert ours.state_dict().keys() == timms.state_dict().keys()
+    assert torch.equal(ours(x), timms(x))
+
+
+def test_fused_model_trains_exports_and_scripts():
+    fused = seewide.fuse(randomize(small()))
+    x = torch.randn(2, 3, 64, 64)
+    fused(x).sum().backward()
+    assert all(p.grad is not None for p in fused.parameters())
+    want = fused(x)
+    assert deviation(torch.export.export(fused, (x,)).module()(x), want) < 1e-5
+    assert deviation(torch.jit.script(fused)(x), want) < 1e-5
+    assert deviation(torch.compile(fused, fullgraph=True, backend="aot_eager")(x), want) < 1e-5
+
+
+def test_layouts_and_small_inputs():
+    model = randomize(small()).eval()
+    x = torch.randn(2, 3, 40, 72)
+    with torch.no_grad():
+        want = model(x)
+        assert deviation(model(x.contiguous(memory_format=torch.channels_last)), want) < 1e-5
+        assert model(torch.randn(1, 3, 32, 32)).shape == (1, 1000)
+
+
+def test_timm_options():
+    model = timm.create_model(
+        "unireplknet_a", in_chans=1, num_classes=0, global_pool="", features_only=True
+    )
+    maps = model(torch.randn(1, 1, 64, 96))
+    assert [m.shape[1:] for m in maps] == [(40, 16, 24), (80, 8, 12), (160, 4, 6), (320, 2, 3)]
+    with pytest.raises(TypeError, match="deploy"):
+        timm.create_model("unireplknet_a", deploy=True)
+
+
+def test_wrong_stage_count_is_a_sentence():
+    with pytest.raises(seewide.InputError, match="need 4 entries each, got"):
+        UniRepLKNet(depths=(1, 1, 1), dims=(8, 8, 8, 8))
