@@ -41,8 +41,9 @@ def build_model(
         everything = timm.list_models()  # too long a list to print, so only if some are near
         near = get_close_matches(name, everything, n=1, cutoff=0.5)
         raise unknown("model", name, everything if near else list_models())
-    if tag and tag not in get_arch_pretrained_cfgs(arch):
-        raise unknown(f"weight tag of {arch}", tag, filter(None, get_arch_pretrained_cfgs(arch)))
+    tags = [full.partition(".")[2] for full in get_arch_pretrained_cfgs(arch)]
+    if tag and tag not in tags:
+        raise unknown(f"weight tag of {arch}", tag, filter(None, tags))
     if pretrained and not is_model_pretrained(name):
         raise InputError(f"there are no pretrained weights for {name}")
     options: dict[str, object] = {}

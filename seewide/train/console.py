@@ -56,7 +56,9 @@ def track(
 
 def make_table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
     """A table with numbers to the right; columns named in `left` hold words."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     table.padding = (0, 2, 0, 0)
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right", overflow="fold")
@@ -64,7 +66,8 @@ def make_table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
 
 
 def facts(console: Console, **values: object) -> None:
-    """Aligned `name  value` lines."""
+    """Aligned `name  value` lines, whole however long."""
     width = max(map(len, values))
     for name, value in values.items():
-        console.print(f"{name.replace('_', ' '):<{width}}  {value}", markup=False)
+        line = f"{name.replace('_', ' '):<{width}}  {value}"
+        console.print(line, markup=False, soft_wrap=True)

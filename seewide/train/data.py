@@ -7,6 +7,7 @@ training seed changes the training, never the question.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,13 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         # The loader draws a number per epoch; from here, so that it takes none of the training's.
         generator=torch.Generator(),
+        worker_init_fn=_ignore_ctrl_c,
     )
+
+
+def _ignore_ctrl_c(_worker: int) -> None:
+    """A terminal sends Ctrl-C to workers too; the training process is the one to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def batches(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:

@@ -60,6 +60,10 @@ from seewide.train.optim import Schedule, make_optimizer
 from seewide.train.seeding import seed_all
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training; the message says what is kept and how to go on."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """Where a run is and what it reached. `top1` and `top5` in percent, of epoch `epoch`."""
@@ -81,6 +85,7 @@ def fit(
     recipe: str | Recipe | None = None,
     out: str | Path | None = None,
     *,
+    recipe_name: str | None = None,
     seed: int = 0,
     workers: int | None = None,
     device: str = "auto",
@@ -96,6 +101,7 @@ def fit(
         model: a name that `timm.create_model` knows.
         data: `digits`, or a folder: `train/` and `val/`, or one folder per class.
         recipe: by name or as data; default: `digits` for the digits, `small_folder` otherwise.
+        recipe_name: what to call a recipe given as data.
         out: a new folder; default: `runs/<model>-<data>`, with a number if that is taken.
         workers: processes that read pictures; default: none for the digits, half the CPUs, at
             most 8, for files.
@@ -108,15 +114,17 @@ def fit(
 
     Raises:
         InputError: whatever cannot work, in one sentence; before any training wherever possible.
+        Interrupted: Ctrl-C.
     """
     console = console or make_console()
     source = open_source(data)
     short = "digits" if source.name == "digits" else Path(source.name).name
     if recipe is None:
         recipe = "digits" if source.name == "digits" else "small_folder"
-    recipe_name = recipe if isinstance(recipe, str) else "custom"
-    recipe = get(recipe) if isinstance(recipe, str) else recipe
-    recipe = recipe.smoke() if fast else recipe
+    if isinstance(recipe, str):
+        recipe_name, recipe = recipe, get(recipe)
+    if fast:
+        recipe = recipe.smoke()
     if pretrained and checkpoint is not None:
         raise InputError("--pretrained and --checkpoint both say where to start from; give one")
     if workers is None:
@@ -128,7 +136,7 @@ def fit(
     config = RunConfig(
         model=model,
         data=source.name,
-        recipe_name=recipe_name,
+        recipe_name=recipe_name or "custom",
         recipe=recipe,
         seed=seed,
         workers=workers,
@@ -351,17 +359,25 @@ class _Run:
         done = len(self.history)
         with make_progress(self.console) as progress:
             bar = progress.add_task(
-                "training", total=self.recipe.epochs * self.updates, note="",
+                "training",
+                total=self.recipe.epochs * self.updates,
                 completed=done * self.updates,
-            )  # fmt: skip
-            for epoch in range(done + 1, self.recipe.epochs + 1):
-                progress.update(bar, description=f"epoch {epoch}/{self.recipe.epochs}")
-                self.train_epoch(epoch, lambda note: progress.update(bar, advance=1, note=note))
+                note="",
+            )
+            try:
+                for epoch in range(done + 1, self.recipe.epochs + 1):
+                    progress.update(bar, description=f"epoch {epoch}/{self.recipe.epochs}")
+                    self.train_epoch(epoch, lambda note: progress.update(bar, advance=1, note=note))
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"stopped; {len(self.history)} of {self.recipe.epochs} epochs are kept. "
+                    f"Go on with: seewide train --resume {self.folder}"
+                ) from None
         best = self.best_row()
+        where = f"epoch {best['epoch']}, {self.folder / BEST}"
         self.console.print(
-            f"best: top-1 {best['val_top1']:.2f}% in epoch {best['epoch']}, in {self.folder / BEST}",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
+            f"best: top-1 {best['val_top1']:.2f}%, {where}", markup=False, soft_wrap=True
+        )
         return RunResult(
             self.folder, best["val_top1"], best["val_top5"], best["epoch"], self.history
         )
@@ -369,17 +385,18 @@ class _Run:
     def announce(self) -> None:
         config, recipe = self.config, self.recipe
         millions = count_parameters(self.model.parameters()) / 1e6
-        done = f", {len(self.history)} done" if self.history else ""
         start = "published weights" if config.pretrained else config.checkpoint or "fresh weights"
+        if self.history:
+            start = f"going on after epoch {len(self.history)}"
         facts(
             self.console,
             model=f"{config.model}, {millions:.2f} M parameters, {start}",
-            data=f"{config.data}: {len(self.train_split)} pictures to train on, "
-            f"{len(self.val_split)} held out, {len(config.class_names)} classes "
-            f"({self.split})",
-            recipe=f"{config.recipe_name}: {recipe.image_size} px, {recipe.epochs} epochs{done} of "
-            f"{self.updates} updates, batch {recipe.batch_size}, lr {recipe.lr:g}, seed "
-            f"{config.seed}",
+            data=f"{config.data}: {len(self.train_split)} pictures of {len(config.class_names)} "
+            f"classes",
+            held_out=f"{len(self.val_split)} pictures: {self.split}",
+            recipe=f"{config.recipe_name}: {recipe.image_size} px, {recipe.epochs} epochs of "
+            f"{self.updates} updates, batch {recipe.batch_size}, lr {recipe.lr:g}",
+            seed=config.seed,
             device=self.precision,
             run=self.folder,
         )
