@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat. Protocol: README.md beside this file."""
