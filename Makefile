@@ -1,0 +1,54 @@
+# Everything sets itself up in .venv with ordinary pip; a second call finds it done.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+READY   = $(VENV)/.ready
+TIMM_SDIST = .cache/timm
+
+.PHONY: demo check test test-slow test-timm bench docs clean
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "seewide needs Python 3.10 or newer, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing seewide and what it needs (PyTorch is several GB the first time)"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## train, merge, export and picture a large-kernel network; see demo/report.html
+	$(BIN)/python examples/demo.py
+
+check: $(READY)  ## style and lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: $(READY)  ## the tests (a few minutes)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## also those that take longer
+	$(BIN)/python -m pytest -m 'not gpu'
+
+test-timm: $(READY) $(TIMM_SDIST)  ## timm's own model tests on our networks (PATTERN='unireplknet_*')
+	SEEWIDE_TIMM_PATTERN='$(or $(PATTERN),*)' PYTHONPATH=tests $(BIN)/python -m pytest -q -W ignore -p timm_plugin \
+	  --rootdir=$(TIMM_SDIST) -c $(TIMM_SDIST)/pyproject.toml $(TIMM_SDIST)/tests/test_models.py \
+	  -k "$$(SEEWIDE_TIMM_PATTERN='$(or $(PATTERN),*)' PYTHONPATH=tests $(BIN)/python -m timm_plugin)"
+
+$(TIMM_SDIST): $(READY)
+	mkdir -p .cache/sdist
+	$(BIN)/python -m pip install --quiet pdm-backend
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary timm --no-build-isolation --dest .cache/sdist \
+	  timm==$$($(BIN)/python -c 'import timm; print(timm.__version__)')
+	mkdir -p $@ && tar xzf .cache/sdist/timm-*.tar.gz --strip-components=1 -C $@
+
+bench: $(READY)  ## operators against stock PyTorch; writes benchmarks/results
+	$(BIN)/python -m benchmarks.ops depthwise
+
+docs: $(READY)  ## the generated pages of docs/
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info
