@@ -4,13 +4,25 @@ import fnmatch
 
 import timm
 
-from . import unireplknet
+from . import pelk, replknet, slak, uniconvnet, unireplknet
 from ._checkpoint import load_checkpoint
+from .pelk import PeLK
+from .replknet import RepLKNet
+from .slak import SLaK
+from .uniconvnet import UniConvNet
 from .unireplknet import UniRepLKNet
 
-__all__ = ["UniRepLKNet", "list_models", "load_checkpoint"]
+__all__ = [
+    "PeLK",
+    "RepLKNet",
+    "SLaK",
+    "UniConvNet",
+    "UniRepLKNet",
+    "list_models",
+    "load_checkpoint",
+]
 
-FAMILIES = (unireplknet,)
+FAMILIES = (unireplknet, replknet, slak, pelk, uniconvnet)
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:

@@ -1,0 +1,82 @@
+"""Convolution and batch norm, which fold into one convolution.
+
+timm has such pairs (repvit, levit), whose `fuse()` returns float32 whatever the weights are, and
+none with a batch norm on both sides.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..reparam import batch_norm_affine, fold_batch_norm
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, odd kernel, same padding; then batch norm.
+
+    Shape: (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=False,
+            **dd,
+        )
+        self.norm = nn.BatchNorm2d(out_channels, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Conv2d:
+        """The one convolution that computes the same in evaluation."""
+        return _with_weights(self.conv, *fold_batch_norm(self.conv.weight, None, self.norm))
+
+
+class NormConvNorm(ConvNorm):
+    """Pointwise convolution between two batch norms.
+
+    Both fold: without padding, even the shift of the first one meets every output alike.
+
+    Shape: (N, in_channels, H, W) -> (N, out_channels, H, W)
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, device=None, dtype=None):
+        super().__init__(in_channels, out_channels, device=device, dtype=dtype)
+        self.norm0 = nn.BatchNorm2d(in_channels, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(self.norm0(x)))
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Conv2d:
+        """The one convolution that computes the same in evaluation."""
+        scale, shift = batch_norm_affine(self.norm0)
+        weight = self.conv.weight * scale[:, None, None]
+        bias = self.conv.weight.flatten(1) @ shift
+        return _with_weights(self.conv, *fold_batch_norm(weight, bias, self.norm))
+
+
+def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution of the same shape and stride, with these weights."""
+    conv = copy.deepcopy(conv)
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return conv

@@ -1,0 +1,30 @@
+"""A linear layer with a layer scale."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ScaledLinear(nn.Linear):
+    """gamma * (W x + b), gamma one factor per output ("layer scale", arXiv 2103.17239).
+
+    Shape: (..., in_features) -> (..., out_features)
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, init_value: float, device=None, dtype=None
+    ):
+        super().__init__(in_features, out_features, device=device, dtype=dtype)
+        self.gamma = nn.Parameter(init_value * torch.ones(out_features, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias) * self.gamma
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Linear:
+        """The plain layer that computes the same."""
+        dd = {"device": self.weight.device, "dtype": self.weight.dtype}
+        layer = nn.Linear(self.in_features, self.out_features, **dd)
+        layer.weight = nn.Parameter(self.weight * self.gamma[:, None])
+        layer.bias = nn.Parameter(self.bias * self.gamma)
+        return layer

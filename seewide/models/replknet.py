@@ -1,0 +1,369 @@
+"""RepLKNet: the network that brought kernels of 31 x 31 back.
+
+Paper: "Scaling Up Your Kernels to 31x31" (arXiv 2203.06717). Weights: the authors' files, kept at
+stable addresses by mmpretrain with every key prefixed; written from the paper and from facts
+about the authors' code.
+
+A stage alternates two residual blocks (Figure 4): BN -> pointwise -> BN -> ReLU -> large depthwise
+beside a small one -> ReLU -> pointwise -> BN, and BN -> pointwise -> BN -> GELU -> pointwise -> BN.
+Legend: N batch, C channels, H x W map.
+"""
+
+import re
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import ClassifierHead, DropPath, calculate_drop_path_rates
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+)
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..layers.conv_norm import ConvNorm, NormConvNorm
+from ..layers.dilated_reparam import DilatedReparamBlock
+from ..reparam import batch_norm_affine
+from ._checkpoint import rename
+from ._staged import StagedNet
+
+__all__ = ["RepLKNet"]
+
+
+class RepLKBlock(nn.Module):
+    """Large depthwise convolution between two pointwise ones, beside an identity.
+
+    Args:
+        dim: C.
+        kernel_size: of the large kernel.
+        small_kernel: of the parallel branch; 0 for none.
+        hidden: channels of the depthwise convolution.
+        drop_path: probability of dropping the residual branch.
+
+    Shape: (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int,
+        small_kernel: int,
+        hidden: int,
+        drop_path: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        branches = ((small_kernel, 1),) if small_kernel else ()
+        self.pw1 = NormConvNorm(dim, hidden, **dd)
+        self.act = nn.ReLU()
+        self.dwconv = DilatedReparamBlock(hidden, kernel_size, branches, **dd)
+        self.pw2 = ConvNorm(hidden, dim, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.dwconv(self.act(self.pw1(x))))
+        return x + self.drop_path(self.pw2(y))
+
+
+class ConvFFN(nn.Module):
+    """Two pointwise convolutions, beside an identity.
+
+    Shape: (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(self, dim: int, hidden: int, drop_path: float = 0.0, device=None, dtype=None):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.pw1 = NormConvNorm(dim, hidden, **dd)
+        self.act = nn.GELU()
+        self.pw2 = ConvNorm(hidden, dim, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.pw2(self.act(self.pw1(x))))
+
+
+def _conv_norm_act(in_dim: int, dim: int, size: int, stride: int, groups: int, **dd) -> list:
+    return [ConvNorm(in_dim, dim, size, stride, groups, **dd), nn.ReLU()]
+
+
+class RepLKNetStage(nn.Module):
+    """A transition (not in the first stage: `in_dim=None`) and blocks of both kinds in turn."""
+
+    def __init__(
+        self,
+        in_dim: int | None,
+        dim: int,
+        kernel_size: int,
+        small_kernel: int,
+        dw_ratio: float,
+        ffn_ratio: float,
+        drop_path_rates: list[float],
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.grad_checkpointing = False
+        self.downsample = nn.Identity()
+        if in_dim is not None:
+            self.downsample = nn.Sequential(
+                *_conv_norm_act(in_dim, dim, 1, 1, 1, **dd),
+                *_conv_norm_act(dim, dim, 3, 2, dim, **dd),
+            )
+        blocks = []
+        for rate in drop_path_rates:
+            hidden = int(dim * dw_ratio)
+            blocks.append(RepLKBlock(dim, kernel_size, small_kernel, hidden, rate, **dd))
+            blocks.append(ConvFFN(dim, int(dim * ffn_ratio), rate, **dd))
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint_seq(self.blocks, x)
+        return self.blocks(x)
+
+
+class NormClassifierHead(ClassifierHead):
+    """timm's head behind a batch norm, which sees the map before it is pooled."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        pool_type: str = "avg",
+        drop_rate: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        dd = {"device": device, "dtype": dtype}
+        super().__init__(in_features, num_classes, pool_type, drop_rate, **dd)
+        self.norm = nn.BatchNorm2d(in_features, **dd)
+
+    def reset(
+        self,
+        num_classes: int,
+        pool_type: str | None = None,
+        reset_other: bool = False,
+        in_features: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        """As timm's; `reset_other` drops the norm."""
+        super().reset(num_classes, pool_type, reset_other, in_features, device, dtype)
+        if reset_other:
+            self.norm = nn.Identity().train(self.training)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.drop(self.global_pool(self.norm(x)))
+        return self.flatten(x) if pre_logits else self.flatten(self.fc(x))
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Module:
+        """The head with the norm inside the classifier, if both are there and average meets them.
+
+        Without a classifier the norm has nothing to fold into and stays.
+        """
+        folds = isinstance(self.norm, nn.BatchNorm2d) and isinstance(self.fc, nn.Linear)
+        if not folds or self.global_pool.pool_type not in ("avg", "fast", "fastavg"):
+            return self
+        scale, shift = batch_norm_affine(self.norm)
+        dd = {"device": scale.device, "dtype": scale.dtype}
+        pool_type = self.global_pool.pool_type
+        head = ClassifierHead(self.in_features, self.fc.out_features, pool_type, self.drop.p, **dd)
+        head.fc.weight = nn.Parameter(self.fc.weight * scale)
+        head.fc.bias = nn.Parameter(self.fc.bias + self.fc.weight @ shift)
+        return head
+
+
+class RepLKNet(StagedNet):
+    """RepLKNet.
+
+    Args:
+        in_chans: channels of the input.
+        num_classes: outputs of the classifier, 0 for none.
+        global_pool: pooling before the classifier, '' for none.
+        depths: pairs of blocks per stage.
+        dims: channels per stage.
+        kernel_sizes: large kernel per stage.
+        small_kernel: the branch beside it, 0 for none (section 3, guideline 3).
+        dw_ratio: channels of the depthwise convolution over C (1.5 in XL).
+        ffn_ratio: hidden channels of the ConvFFN over C.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: of the last pair of blocks, rising linearly from 0.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        depths: tuple[int, ...] = (2, 2, 18, 2),
+        dims: tuple[int, ...] = (128, 256, 512, 1024),
+        kernel_sizes: tuple[int, ...] = (31, 29, 27, 13),
+        small_kernel: int = 5,
+        dw_ratio: float = 1.0,
+        ffn_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        if not len(depths) == len(dims) == len(kernel_sizes) == 4:
+            raise InputError(
+                f"depths, dims and kernel_sizes need 4 entries each, got {depths}, {dims}, "
+                f"{kernel_sizes}"
+            )
+        self.in_chans = in_chans
+        self.num_classes = num_classes
+        self.drop_rate = drop_rate
+        width = dims[0]
+        self.stem = nn.Sequential(
+            *_conv_norm_act(in_chans, width, 3, 2, 1, **dd),
+            *_conv_norm_act(width, width, 3, 1, width, **dd),
+            *_conv_norm_act(width, width, 1, 1, 1, **dd),
+            *_conv_norm_act(width, width, 3, 2, width, **dd),
+        )
+        rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
+        stages, in_dim = [], None
+        self.feature_info = []
+        for i, (dim, size) in enumerate(zip(dims, kernel_sizes, strict=True)):
+            stages.append(
+                RepLKNetStage(in_dim, dim, size, small_kernel, dw_ratio, ffn_ratio, rates[i], **dd)
+            )
+            self.feature_info.append(
+                {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
+            )
+            in_dim = dim
+        self.stages = nn.Sequential(*stages)
+        self.num_features = dims[-1]
+        self.head = NormClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
+        self.head_hidden_size = self.head.num_features
+
+
+# Authors' keys -> ours; the first rule that matches a key rewrites it. ReLUs count in our
+# Sequentials, so layer j of a stem or transition is at 2 j.
+_BLOCK = r"^stages\.(\d+)\.blocks\.(\d+)\."
+_OURS = r"stages.\1.blocks.\2."
+RULES = [
+    *((rf"^stem\.{j}\.", f"stem.{2 * j}.") for j in range(4)),
+    *(
+        (rf"^transitions\.{i}\.{j}\.", f"stages.{i + 1}.downsample.{2 * j}.")
+        for i in range(3)
+        for j in range(2)
+    ),
+    (_BLOCK + r"(prelkb|preffn)_bn\.", _OURS + "pw1.norm0."),
+    (_BLOCK + r"large_kernel\.lkb_origin\.", _OURS + "dwconv.large."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.", "head.fc."),
+]
+MMPRETRAIN = [
+    (r"^backbone\.stages\.3\.norm\.", "norm."),
+    (r"^backbone\.", ""),
+    (r"^head\.fc\.", "head."),
+]
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Authors' state dict, or mmpretrain's copy of it, to ours; ours passes unchanged."""
+    if not any(re.match(r"(backbone\.)?stem\.1\.", key) for key in state_dict):
+        return state_dict  # ours has ReLUs there
+    if any(key.startswith("backbone.") for key in state_dict):
+        state_dict = rename(state_dict, MMPRETRAIN)
+    sizes = [v.shape[-1] for k, v in state_dict.items() if k.endswith("small_conv.conv.weight")]
+    small = (
+        _BLOCK + r"large_kernel\.small_conv\.",
+        _OURS + f"dwconv.small.k{max(sizes, default=0)}_d1.",
+    )
+    return rename(rename(state_dict, [small, *RULES]), [(r"\.bn\.", ".norm.")])
+
+
+def _cfg(file: str, **kwargs) -> dict:
+    return {
+        "url": f"https://download.openmmlab.com/mmclassification/v0/replknet/{file}",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.0.conv",
+        "classifier": "head.fc",
+        "license": "mit",
+        "paper_ids": "arXiv:2203.06717",
+        "paper_name": "Scaling Up Your Kernels to 31x31",
+        "origin_url": "https://github.com/DingXiaoH/RepLKNet-pytorch",
+        **kwargs,
+    }
+
+
+def _cfg384(file: str) -> dict:
+    return _cfg(file, input_size=(3, 384, 384), pool_size=(12, 12), crop_pct=1.0)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "replknet_31b.in1k": _cfg("RepLKNet-31B_ImageNet-1K_224_20221024-debd6715.pth"),
+        "replknet_31b.in1k_384": _cfg384("RepLKNet-31B_ImageNet-1K_384_20221024-3d05883f.pth"),
+        "replknet_31b.in22k_ft_in1k": _cfg(
+            "RepLKNet-31B_ImageNet-22K-to-1K_224_20221024-f68d7698.pth"
+        ),
+        "replknet_31b.in22k_ft_in1k_384": _cfg384(
+            "RepLKNet-31B_ImageNet-22K-to-1K_384_20221024-ca9f04ca.pth"
+        ),
+        "replknet_31l.in22k_ft_in1k_384": _cfg384(
+            "RepLKNet-31L_ImageNet-22K-to-1K_384_20221024-6f8ee74d.pth"
+        ),
+        "replknet_xl.meg73m_ft_in1k_320": _cfg(
+            "RepLKNet-XL_MegData73M_ImageNet1K_20221024-664f2980.pth",
+            input_size=(3, 320, 320),
+            pool_size=(10, 10),
+            crop_pct=1.0,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+    }
+)
+
+
+def _create(variant: str, pretrained: bool, **kwargs) -> RepLKNet:
+    return build_model_with_cfg(
+        RepLKNet,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+        **kwargs,
+    )
+
+
+@register_model
+def replknet_31b(pretrained: bool = False, **kwargs) -> RepLKNet:
+    """RepLKNet-31B, 79.9 M parameters."""
+    return _create("replknet_31b", pretrained, **kwargs)
+
+
+@register_model
+def replknet_31l(pretrained: bool = False, **kwargs) -> RepLKNet:
+    """RepLKNet-31L, 172.7 M parameters."""
+    return _create("replknet_31l", pretrained, **{"dims": (192, 384, 768, 1536), **kwargs})
+
+
+@register_model
+def replknet_xl(pretrained: bool = False, **kwargs) -> RepLKNet:
+    """RepLKNet-XL, 335.4 M parameters: no small kernels, wider depthwise convolutions."""
+    extra_large = {
+        "dims": (256, 512, 1024, 2048),
+        "kernel_sizes": (27, 27, 27, 13),
+        "small_kernel": 0,
+        "dw_ratio": 1.5,
+    }
+    return _create("replknet_xl", pretrained, **{**extra_large, **kwargs})

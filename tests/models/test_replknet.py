@@ -1,0 +1,106 @@
+"""RepLKNet: the authors' figures, fusing, and the forms torch offers."""
+
+import pytest
+import timm
+import torch
+from family_checks import check_features, check_forms, check_fused, check_keys, check_parity
+
+import seewide
+from seewide.models.replknet import RepLKNet, checkpoint_filter_fn
+from seewide.testing import deviation, randomize
+
+# Counted on the authors' file.
+PARAMETERS = {"31b": 79_864_168, "31l": 172_671_016, "xl": 335_435_752}
+
+
+def small(**kwargs) -> RepLKNet:
+    sizes = {"depths": (1, 1, 2, 1), "dims": (8, 8, 12, 16), "kernel_sizes": (31, 9, 7, 5)}
+    return RepLKNet(**{**sizes, "dw_ratio": 1.5, "num_classes": 7, **kwargs})
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_parameters(size):
+    model = timm.create_model(f"replknet_{size}", device="meta")
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[size]
+
+
+def test_stages_and_logits_equal_the_authors(parity):
+    check_parity(parity, "replknet", "31b", "replknet_31b")
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_keys_and_shapes_of_the_authors_files(size, parity):
+    check_keys(parity, "replknet", size, f"replknet_{size}")
+
+
+def authors_layout(model: RepLKNet) -> dict[str, torch.Tensor]:
+    """The state dict of `small()` as the authors' code names it, written out by hand."""
+    own = {}
+    for key, value in model.state_dict().items():
+        name = key.replace(".norm0.", ".bn0.").replace(".norm.", ".bn.")
+        parts = name.split(".")
+        if parts[0] == "stem":
+            name = ".".join(["stem", str(int(parts[1]) // 2), *parts[2:]])
+        elif "downsample" in parts:
+            stage, layer = int(parts[1]) - 1, int(parts[3]) // 2
+            name = ".".join(["transitions", str(stage), str(layer), *parts[4:]])
+        elif parts[0] == "stages":
+            pre = "prelkb_bn" if int(parts[3]) % 2 == 0 else "preffn_bn"
+            name = name.replace("pw1.bn0", pre).replace("dwconv.large", "large_kernel.lkb_origin")
+            name = name.replace("dwconv.small.k5_d1", "large_kernel.small_conv")
+        elif parts[1] == "bn":
+            name = "norm." + parts[-1]
+        else:
+            name = "head." + parts[-1]
+        own[name] = value
+    return own
+
+
+def mmpretrain_layout(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for key, value in state.items():
+        if key.startswith("head."):
+            renamed[key.replace("head.", "head.fc.")] = value
+        elif key.startswith("norm."):
+            renamed["backbone.stages.3." + key] = value
+        else:
+            renamed["backbone." + key] = value
+    return renamed
+
+
+@pytest.mark.parametrize("layout", [lambda state: state, mmpretrain_layout])
+def test_both_published_layouts_load(layout):
+    model, other = randomize(small()), small()
+    state = layout(authors_layout(model))
+    seewide.load_checkpoint(other, state)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    own = model.state_dict()
+    assert checkpoint_filter_fn(own, model).keys() == own.keys()
+
+
+@pytest.mark.parametrize("options", [{}, {"small_kernel": 0}, {"global_pool": "fast"}])
+def test_fused_equals_training_form(options):
+    check_fused(small(**options))
+
+
+def test_a_norm_without_a_classifier_stays():
+    """There is nothing to fold it into; the output is the same."""
+    model = randomize(small(num_classes=0)).eval()
+    fused, x = seewide.fuse(model), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert deviation(fused(x), model(x)) < 1e-5
+    assert isinstance(fused.head.norm, torch.nn.BatchNorm2d)
+
+
+def test_forms():
+    check_forms(small(drop_path_rate=0.1))
+
+
+def test_features():
+    check_features("replknet_31b", (128, 256, 512, 1024))
+
+
+def test_wrong_stage_count_is_a_sentence():
+    with pytest.raises(seewide.InputError, match="need 4 entries each, got"):
+        small(depths=(1, 1, 1))
