@@ -96,15 +96,36 @@ class RunInfo:
         return {name: json.dumps(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_header(cls, header: Mapping[str, str], path: Path) -> RunInfo:
+    def of(cls, path: Path) -> RunInfo | None:
+        """Read the header of a safetensors file; None if it is not a run's."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is damaged or is no safetensors file: {error}") from None
         try:
             values = {field.name: json.loads(header[field.name]) for field in fields(cls)}
         except (KeyError, ValueError):
-            raise InputError(
-                f"{path} was not written by `seewide train`: its header lacks the run's facts"
-            ) from None
+            return None
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**{**values, **lists})
+
+
+def weights_of(run: str | os.PathLike) -> Path:
+    """The best weights of a run folder; a file stands for itself.
+
+    Raises:
+        InputError: neither, or a run whose first epoch is not finished.
+    """
+    path = Path(run)
+    if path.is_dir():
+        if not (path / BEST).is_file():
+            RunConfig.load(path)  # says so if it is no run at all
+            raise InputError(f"{path} has no {BEST} yet: its first epoch is not finished")
+        return path / BEST
+    if not path.is_file():
+        raise InputError(f"there is no run {run}")
+    return path
 
 
 def load_run(run: str | os.PathLike) -> tuple[nn.Module, RunInfo]:
@@ -116,20 +137,10 @@ def load_run(run: str | os.PathLike) -> tuple[nn.Module, RunInfo]:
     Raises:
         InputError: no run, nothing finished in it yet, or a damaged file.
     """
-    path = Path(run)
-    if path.is_dir():
-        if not (path / BEST).is_file():
-            RunConfig.load(path)  # says so if it is no run at all
-            raise InputError(f"{path} has no {BEST} yet: its first epoch is not finished")
-        path = path / BEST
-    elif not path.is_file():
-        raise InputError(f"there is no run {run}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or is no safetensors file: {error}") from None
-    info = RunInfo.from_header(header, path)
+    path = weights_of(run)
+    info = RunInfo.of(path)
+    if info is None:
+        raise InputError(f"{path} is not from `seewide train`: its header lacks the run's facts")
     model = build_model(info.model, info.num_classes, info.image_size)
     return load_checkpoint(model, path).eval(), info
 

@@ -39,10 +39,10 @@ from seewide.train.checkpoint import (
     RunConfig,
     RunInfo,
     load_last,
-    load_run,
     save_best,
     save_last,
     save_metrics,
+    weights_of,
 )
 from seewide.train.console import facts, make_console, make_progress
 from seewide.train.data import (
@@ -216,15 +216,14 @@ def _start(
             name, classes, recipe.image_size, drop_path=recipe.drop_path, pretrained=pretrained
         )
     else:
-        path = Path(checkpoint)
-        run = path.is_dir()
-        trained, info = load_run(path) if run else (None, None)
-        # The weights bring their own classifier; it goes once they are in.
+        path = weights_of(checkpoint)
+        info = RunInfo.of(path) if path.suffix == ".safetensors" else None
+        # The weights bring their own classifier, which goes once they are in. Weights that do not
+        # say their classes have those of the model's tag: 21841 for unireplknet_s.in22k.
         model = build_model(
-            name, info.num_classes if run else None, recipe.image_size, drop_path=recipe.drop_path
+            name, info and info.num_classes, recipe.image_size, drop_path=recipe.drop_path
         )
-        load_checkpoint(model, trained.state_dict() if run else path)
-        model.reset_classifier(classes)
+        load_checkpoint(model, path).reset_classifier(classes)
     if recipe.head_init_scale != 1:
         with torch.no_grad():
             for parameter in model.get_classifier().parameters():

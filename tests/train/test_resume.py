@@ -1,0 +1,137 @@
+"""A kill loses at most an epoch, and the resumed run ends with the bits of an unbroken one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seewide.errors import InputError
+from seewide.recipes import Recipe
+from seewide.train import fit, load_run, resume
+from seewide.train.checkpoint import load_last
+
+MODEL = "unireplknet_a"
+
+# The process kills itself in the middle of an epoch, in the update whose number it is given.
+KILLED = """
+import json, os, signal, sys
+import torch
+from rich.console import Console
+from seewide.recipes import Recipe
+from seewide.train import fit, loop
+
+model, data, out, recipe, threads, last = sys.argv[1:]
+torch.set_num_threads(int(threads))
+update = loop._Run.update
+
+def kill(self, count):
+    if count == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+    update(self, count)
+
+loop._Run.update = kill
+fit(model, data, Recipe(**json.loads(recipe)), out, seed=3, workers=0, console=Console(quiet=True))
+"""
+
+
+def kill_in_update(number: int, recipe: Recipe, data, out) -> None:
+    arguments = [MODEL, str(data), str(out), json.dumps(asdict(recipe)),
+                 str(torch.get_num_threads()), str(number)]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+def assert_same_bits(one, other) -> None:
+    assert one.keys() == other.keys()
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
+
+
+@pytest.fixture
+def unbroken(tmp_path, pictures, small, quiet):
+    fit(MODEL, pictures, small, tmp_path / "unbroken", seed=3, workers=0, console=quiet)
+    return tmp_path / "unbroken"
+
+
+def test_killed_in_epoch_2_and_resumed_is_bit_identical(
+    tmp_path, pictures, small, quiet, unbroken
+):
+    run = tmp_path / "killed"
+    # 18 pictures make two updates an epoch: number 4 is the second of epoch 2.
+    kill_in_update(4, small, pictures, run)
+    assert load_last(run)["epoch"] == 1
+
+    # Another number of workers on top: the chance of a picture does not depend on who reads it.
+    result = resume(run, workers=1, console=quiet)
+
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    ours, theirs = load_last(run), load_last(unbroken)
+    assert_same_bits(ours["model"], theirs["model"])
+    assert_same_bits(ours["ema"], theirs["ema"])
+    assert_same_bits(load_file(run / "best.safetensors"), load_file(unbroken / "best.safetensors"))
+    timeless = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in state["history"]]
+        for state in (ours, theirs)
+    ]
+    assert timeless[0] == timeless[1]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_weights_move_and_the_seed_matters(tmp_path, pictures, small, quiet, unbroken):
+    """The identity above is not that of runs that do nothing."""
+    fit(MODEL, pictures, small, tmp_path / "other", seed=4, workers=0, console=quiet)
+    one, other = (load_last(tmp_path / name)["model"] for name in ("other", "unbroken"))
+    assert not torch.equal(one["head.weight" if "head.weight" in one else list(one)[-1]],
+                           other["head.weight" if "head.weight" in other else list(other)[-1]])  # fmt: skip
+
+
+def test_killed_in_the_first_epoch_begins_again(tmp_path, pictures, small, quiet, unbroken):
+    run = tmp_path / "early"
+    kill_in_update(1, small, pictures, run)
+    assert load_last(run) is None
+    with pytest.raises(InputError, match="first epoch is not finished"):
+        load_run(run)
+    resume(run, console=quiet)
+    assert_same_bits(load_last(run)["model"], load_last(unbroken)["model"])
+
+
+def test_a_finished_run_stays_as_it_is(unbroken, quiet):
+    before = (unbroken / "last.pt").read_bytes()
+    resume(unbroken, console=quiet)
+    assert (unbroken / "last.pt").read_bytes() == before
+
+
+def test_changed_pictures_are_noticed(tmp_path, pictures, unbroken, quiet):
+    next((pictures / "red").glob("*.jpg")).unlink()
+    with pytest.raises(InputError, match="has changed since the run began"):
+        resume(unbroken, console=quiet)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "pickle"])
+def test_a_damaged_state_is_one_sentence(unbroken, quiet, damage):
+    last = unbroken / "last.pt"
+    if damage == "cut":
+        last.write_bytes(last.read_bytes()[:-2000])
+    elif damage == "foreign":
+        torch.save({"model": {}, "epoch": 1}, last)
+    else:
+        torch.save({"model": print}, last)
+    with pytest.raises(InputError) as caught:
+        resume(unbroken, console=quiet)
+    assert "last.pt" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_run(tmp_path, quiet):
+    with pytest.raises(InputError, match=r"is no run folder: it has no config\.json"):
+        resume(tmp_path, console=quiet)
+    (tmp_path / "config.json").write_text('{"model": "unireplknet_a"')
+    with pytest.raises(InputError, match="is not a run's configuration"):
+        resume(tmp_path, console=quiet)
