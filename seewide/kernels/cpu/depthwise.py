@@ -136,7 +136,7 @@ def _weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int) -> 
     N, C, H, W = x.shape
     ph, pw = kh // 2 * dilation, kw // 2 * dilation
     x = x.contiguous()
-    if pw > DIRECT_PADDING:
+    if pw > min(DIRECT_PADDING, kw):  # the register block is no wider than the output, kw columns
         x, ph, pw = F.pad(x, (pw, pw, ph, ph)), 0, 0
     maps, kernels = x.reshape(1, N * C, *x.shape[2:]), dy.reshape(N * C, 1, H, W)
     dw = F.conv2d(maps, kernels, padding=(ph, pw), stride=dilation, groups=N * C)
