@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from seewide.analysis._modes import evaluating
+from seewide.analysis._modes import studied
 from seewide.errors import InputError
 
 
@@ -46,7 +46,7 @@ def count_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> Cos
     }
     floating = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
     x = torch.empty(*shape, device="meta", dtype=floating[0] if floating else None)
-    with evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with studied(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(model, state, (x,))
     macs = counter.get_total_flops() // 2  # torch counts the multiplication and the addition
     return Cost(sum(tensor.numel() for tensor in parameters.values()), macs)
@@ -112,6 +112,11 @@ class Timings:
         """First and third quartile: half of the rounds lie between."""
         low, _, high = statistics.quantiles(self.rounds[label], n=4, method="inclusive")
         return low, high
+
+    def bar(self, label: str) -> tuple[float, float, float]:
+        """Median and quartiles in milliseconds, for `pictures.draw_bars`."""
+        low, high = self.spread(label)
+        return 1e3 * self.median(label), 1e3 * low, 1e3 * high
 
     def ratio(self, label: str, base: str) -> float:
         """How many times as fast `label` is as `base`: the median of the ratios per round.

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seewide.analysis._modes import evaluating
+from seewide.analysis._modes import studied
 from seewide.errors import InputError, unknown
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # those of RepLKNet's and PeLK's tables
@@ -136,12 +136,15 @@ def effective_receptive_field(
     singles = (image for batch in images for image in (batch if batch.ndim == 4 else batch[None]))
     wanted = None if protocol is None else protocol.images
     if progress:
+        from rich import get_console
         from rich.progress import track
 
-        singles = track(singles, "effective receptive field", total=wanted, transient=True)
+        # A log file would only get an empty line of it.
+        silent = not get_console().is_terminal
+        singles = track(singles, "receptive field", wanted, transient=True, disable=silent)
 
     total, count = None, 0
-    with evaluating(model):
+    with studied(model):
         for image in singles:
             if count == wanted:
                 break

@@ -45,6 +45,8 @@ STYLE = {
     "legend.frameon": False,
     "figure.dpi": 110,
     "savefig.dpi": 160,
+    "savefig.bbox": "tight",
+    "savefig.facecolor": "white",
 }
 
 
@@ -201,7 +203,9 @@ def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
 def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Save atomically, in the format that the ending of `path` says."""
-    return write_atomically(path, lambda scratch: figure.savefig(scratch, facecolor="white"))
+    return write_atomically(
+        path, lambda scratch: figure.savefig(scratch, facecolor="white", bbox_inches="tight")
+    )
 
 
 def _keys(metrics, wanted) -> list[str]:

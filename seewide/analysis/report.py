@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -55,20 +56,30 @@ footer { margin-top: 4rem; border-top: 1px solid var(--line); padding-top: 1rem;
 
 
 class Report:
-    """A page that is written from top to bottom; each method adds one thing."""
+    """A page that is written from top to bottom; each method adds one thing.
 
-    def __init__(self, title: str, lead: str = ""):
+    `echo` gets the same words as plain text while the page grows: `Report("Title", echo=print)`
+    tells a terminal or a log file what the page will say.
+    """
+
+    def __init__(
+        self, title: str, lead: str = "", echo: Callable[[str], object] = lambda line: None
+    ):
         self.title = title
         self.lead = lead
+        self.echo = echo
         self._body: list[str] = []
 
     def section(self, heading: str, *paragraphs: str) -> None:
         """A heading, and below it text, in which `backticks` set code."""
         self._body.append(f"<h2>{_text(heading)}</h2>")
+        self.echo(f"\n{heading}\n{'-' * len(heading)}")
         self.text(*paragraphs)
 
     def text(self, *paragraphs: str) -> None:
-        self._body += [f"<p>{_text(paragraph)}</p>" for paragraph in paragraphs]
+        for paragraph in paragraphs:
+            self._body.append(f"<p>{_text(paragraph)}</p>")
+            self.echo(textwrap.fill(paragraph.replace("`", ""), 100))
 
     def figure(self, path: str | os.PathLike, caption: str) -> None:
         """The picture in `path` (png, jpg or svg), copied into the page; the caption tells those
@@ -88,15 +99,20 @@ class Report:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """The first column is set left, figures in the others right."""
         head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-        lines = []
+        rows, lines = [list(row) for row in rows], []
         for row in rows:
             if len(row) != len(columns):
-                raise InputError(f"a row of this table has {len(columns)} cells, got {list(row)}")
+                raise InputError(f"a row of this table has {len(columns)} cells, got {row}")
             lines.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>")
         self._body.append(
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>"
         )
+        words = [[str(cell) for cell in row] for row in [columns, *rows]]
+        widths = [max(map(len, column)) for column in zip(*words, strict=True)]
+        for first, *others in words:
+            cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
+            self.echo("  ".join(cells).rstrip())
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the page atomically."""

@@ -84,11 +84,14 @@ def test_the_smallest_square_agrees_with_trying_all_of_them():
 def test_a_timm_model_is_left_as_it_was():
     model = timm.create_model("test_convnext").train()
     model.head.eval()
+    model.stem.requires_grad_(False)
     before = [module.training for module in model.modules()]
+    needs = [parameter.requires_grad for parameter in model.parameters()]
     erf = effective_receptive_field(model, [torch.randn(3, 64, 48)], progress=True)
     assert erf.contribution.shape == (64, 48)
     assert 0 < erf.area_ratio(0.2) <= erf.area_ratio(0.99) <= 1
     assert [module.training for module in model.modules()] == before
+    assert [parameter.requires_grad for parameter in model.parameters()] == needs
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -63,6 +63,18 @@ def test_the_page_holds_everything_and_fetches_nothing(tmp_path, picture):
     assert "prefers-color-scheme: dark" in page
 
 
+def test_a_terminal_hears_the_same_words(picture):
+    lines = []
+    report = Report("x", echo=lines.append)
+    report.section("Speed", "With `fuse` it is fast.")
+    report.figure(picture, "not for a terminal")
+    report.table(["form", "ms"], [["training", 12], ["merged", "3"]])
+    assert lines == [
+        "\nSpeed\n-----", "With fuse it is fast.",
+        "form      ms", "training  12", "merged     3",
+    ]  # fmt: skip
+
+
 def test_bad_input_is_one_sentence(tmp_path):
     report = Report("x")
     with pytest.raises(InputError, match=r"ends in .png, .jpg, .svg, got .*a.bmp"):
