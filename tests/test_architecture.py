@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "reparam": {"errors"},
     "layers": {"errors", "ops", "reparam"},
     "models": {"errors", "ops", "layers", "reparam"},
-    "surgery": {"errors", "layers", "reparam"},
+    "surgery": {"errors", "layers", "ops", "reparam"},
     "modalities": {"errors"},
     "tasks": {"errors"},
     "analysis": {"errors"},
