@@ -1,0 +1,431 @@
+"""UniConvNet: the receptive field grows and stays Gaussian.
+
+Paper: "UniConvNet: Expanding Effective Receptive Field while Maintaining Asymptotically Gaussian
+Distribution for ConvNets of Any Scale" (arXiv 2508.09000).
+Weights: https://huggingface.co/ai-modelwithcode/UniConvNet. Written from the paper and from facts
+about the authors' code, which decides where the two differ (docs/discrepancies). The code's two
+model files, A to P2 and N0 to XL, are one class here: they differ in the channels per deformable
+group, 8 and 16.
+
+A block has three residual branches, each with a layer scale: a Receptive Field Aggregator; layer
+norm and DCNv3; layer norm and an MLP. Legend: N batch, C channels, H x W map.
+"""
+
+import copy
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import (
+    DropPath,
+    LayerNorm,
+    LayerNorm2d,
+    Mlp,
+    NormMlpClassifierHead,
+    calculate_drop_path_rates,
+)
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+)
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..layers import DCNv3, DepthwiseConv2dLast, ReceptiveFieldAggregator
+from ..layers.rfa import fold_scale
+from ._checkpoint import rename, unwrap
+from ._staged import StagedNet
+
+__all__ = ["UniConvNet"]
+
+
+class UniConvNetBlock(nn.Module):
+    """Training form of the block. Section 3 and Figure 3 of the paper.
+
+    Args:
+        dim: C.
+        group_channels: channels per deformable group.
+        kernel_sizes: of the aggregator's layers.
+        deformable: DCNv3 after the aggregator; otherwise a depthwise 3x3 convolution (Table 9).
+        drop_path: probability of dropping a residual branch.
+        ls_init_value: initial layer scales.
+        mlp_ratio: width of the hidden layer over C.
+
+    Shape: (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        group_channels: int,
+        kernel_sizes: tuple[int, ...] = (7, 9, 11),
+        deformable: bool = True,
+        drop_path: float = 0.0,
+        ls_init_value: float = 1e-6,
+        mlp_ratio: float = 4.0,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.rfa = ReceptiveFieldAggregator(dim, kernel_sizes, **dd)
+        self.norm1 = LayerNorm(dim, **dd)
+        if deformable:
+            self.dcn = DCNv3(dim, group_channels, **dd)
+        else:
+            self.dcn = DepthwiseConv2dLast(dim, 3, **dd)
+        self.norm2 = LayerNorm(dim, **dd)
+        self.mlp = Mlp(dim, int(mlp_ratio * dim), **dd)
+        self.gamma_rfa = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
+        self.gamma_dcn = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
+        self.gamma_mlp = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.rfa(x) * self.gamma_rfa[:, None, None])
+        x = x.permute(0, 2, 3, 1)
+        x = x + self.drop_path(self.dcn(self.norm1(x)) * self.gamma_dcn)
+        x = x + self.drop_path(self.mlp(self.norm2(x)) * self.gamma_mlp)
+        return x.permute(0, 3, 1, 2)
+
+    def fuse(self) -> "FusedUniConvNetBlock":
+        """The block without layer scales, which move into the last weights of each branch."""
+        return FusedUniConvNetBlock(self)
+
+
+class FusedUniConvNetBlock(nn.Module):
+    """Inference form: no layer scales, no drop path.
+
+    Shape: (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(self, block: UniConvNetBlock):
+        super().__init__()
+        self.rfa = copy.deepcopy(block.rfa)
+        self.norm1 = copy.deepcopy(block.norm1)
+        self.dcn = copy.deepcopy(block.dcn)
+        self.norm2 = copy.deepcopy(block.norm2)
+        self.mlp = copy.deepcopy(block.mlp)
+        self.rfa.fold_scale(block.gamma_rfa)
+        last = self.dcn.output_proj if isinstance(self.dcn, DCNv3) else self.dcn
+        fold_scale(last, block.gamma_dcn)
+        fold_scale(self.mlp.fc2, block.gamma_mlp)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.rfa(x)
+        x = x.permute(0, 2, 3, 1)
+        x = x + self.dcn(self.norm1(x))
+        x = x + self.mlp(self.norm2(x))
+        return x.permute(0, 3, 1, 2)
+
+
+class UniConvNetStage(nn.Module):
+    """A downsampling layer (not in the first stage, which follows the stem) and blocks."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        group_channels: int,
+        kernel_sizes: tuple[int, ...],
+        deformable: bool,
+        drop_path_rates: list[float],
+        ls_init_value: float,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.grad_checkpointing = False
+        if in_dim == dim:
+            self.downsample = nn.Identity()
+        else:
+            self.downsample = nn.Sequential(
+                LayerNorm2d(in_dim, **dd), nn.Conv2d(in_dim, dim, 3, stride=2, padding=1, **dd)
+            )
+        self.blocks = nn.Sequential(
+            *(
+                UniConvNetBlock(
+                    dim, group_channels, kernel_sizes, deformable, rate, ls_init_value, **dd
+                )
+                for rate in drop_path_rates
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint_seq(self.blocks, x)
+        return self.blocks(x)
+
+
+class UniConvNet(StagedNet):
+    """UniConvNet.
+
+    Args:
+        in_chans: channels of the input.
+        num_classes: outputs of the classifier, 0 for none.
+        global_pool: pooling before the classifier, '' for none.
+        depths: blocks per stage.
+        dims: channels per stage, multiples of `group_channels`; the first must be even.
+        group_channels: channels per deformable group: 8 in A to P2, 16 in N0 to XL.
+        kernel_sizes: of the aggregator's layers, one layer each (Table 7: other triples, and four
+            layers).
+        deformable: DCNv3 in the blocks; otherwise a depthwise 3x3 convolution (Table 9).
+        ls_init_value: initial layer scales.
+        head_init_scale: factor on the classifier's initial weights.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: of the last block, rising linearly from 0.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        depths: tuple[int, ...] = (3, 3, 15, 3),
+        dims: tuple[int, ...] = (64, 128, 256, 512),
+        group_channels: int = 16,
+        kernel_sizes: tuple[int, ...] = (7, 9, 11),
+        deformable: bool = True,
+        ls_init_value: float = 1e-6,
+        head_init_scale: float = 1.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        if not len(depths) == len(dims) == 4:
+            raise InputError(f"depths and dims need 4 entries each, got {depths}, {dims}")
+        self.in_chans = in_chans
+        self.num_classes = num_classes
+        self.drop_rate = drop_rate
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_chans, dims[0] // 2, 3, stride=2, padding=1, **dd),
+            LayerNorm2d(dims[0] // 2, **dd),
+            nn.GELU(),
+            nn.Conv2d(dims[0] // 2, dims[0], 3, stride=2, padding=1, **dd),
+            LayerNorm2d(dims[0], **dd),
+        )
+        rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
+        stages, in_dim = [], dims[0]
+        self.feature_info = []
+        for i, dim in enumerate(dims):
+            stages.append(
+                UniConvNetStage(
+                    in_dim, dim, group_channels, kernel_sizes, deformable, rates[i],
+                    ls_init_value, **dd,
+                )
+            )  # fmt: skip
+            self.feature_info.append(
+                {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
+            )
+            in_dim = dim
+        self.stages = nn.Sequential(*stages)
+        self.num_features = dims[-1]
+        self.head = NormMlpClassifierHead(
+            self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
+        )
+        self.head_hidden_size = self.head.num_features
+        self.init_weights(head_init_scale)
+
+    @torch.jit.ignore
+    def init_weights(self, head_init_scale: float = 1.0) -> None:
+        """Truncated normal of 0.02, zero biases, and the deformable layers' own start."""
+        super().init_weights(head_init_scale)
+        for module in self.modules():
+            if isinstance(module, DCNv3):
+                module.reset_parameters()
+
+
+# Authors' keys -> ours; the first rule that matches a key rewrites it. Their aggregator, `attn`,
+# counts layers from 1, and has the norms of the split and of layers 2 and up as norm1, norm2, ...
+_BLOCK = r"^stages\.(\d+)\.(\d+)\."
+_OURS = r"stages.\1.blocks.\2."
+_MOST_LAYERS = 4
+RULES = [
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
+    (_BLOCK + r"attn\.norm1\.", _OURS + "rfa.norm."),
+    *(
+        (_BLOCK + rf"attn\.{theirs}\.", _OURS + f"rfa.layers.{i - 1}.{ours}.")
+        for i in range(1, _MOST_LAYERS + 1)
+        for theirs, ours in (
+            (f"norm{i}", "norm"),
+            (f"a{i}", "context"),
+            (f"v{i}", "value"),
+            (f"v{i}1", "amplified"),
+            (f"v{i}2", "new.0"),
+            (f"conv3_{i}", "new.1"),
+            (f"proj{i}", "told"),
+        )
+    ),
+    (_BLOCK + r"norm(\d)\.0\.", _OURS + r"norm\3."),
+    (_BLOCK + r"layer_scale$", _OURS + "gamma_rfa"),
+    (_BLOCK + r"gamma1$", _OURS + "gamma_dcn"),
+    (_BLOCK + r"gamma2$", _OURS + "gamma_mlp"),
+    (_BLOCK, _OURS),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.", "head.fc."),
+]
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Authors' state dict to ours; ours passes unchanged."""
+    state_dict = unwrap(state_dict)
+    if "downsample_layers.0.0.weight" not in state_dict:
+        return state_dict
+    return rename(state_dict, RULES)
+
+
+def _cfg(file: str, **kwargs) -> dict:
+    return {
+        "url": "",
+        "hf_hub_id": "ai-modelwithcode/UniConvNet",
+        "hf_hub_filename": file,
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.0",
+        "classifier": "head.fc",
+        "paper_ids": "arXiv:2508.09000",
+        "paper_name": "UniConvNet",
+        "origin_url": "https://github.com/ai-paperwithcode/UniConvNet",
+        **kwargs,
+    }
+
+
+def _cfg384(file: str) -> dict:
+    return _cfg(file, input_size=(3, 384, 384), pool_size=(12, 12), crop_pct=1.0)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "uniconvnet_a.in1k": _cfg("uniconvnet_a_1k_224.pth"),
+        "uniconvnet_p0.in1k": _cfg("uniconvnet_p0_1k_224_ema.pth"),
+        "uniconvnet_p1.in1k": _cfg("uniconvnet_p1_1k_224_ema.pth"),
+        "uniconvnet_p2.in1k": _cfg("uniconvnet_p2_1k_224_ema.pth"),
+        "uniconvnet_n0.in1k": _cfg("uniconvnet_n0_1k_224_ema.pth"),
+        "uniconvnet_n1.in1k": _cfg("uniconvnet_n1_1k_224.pth"),
+        "uniconvnet_n2.in1k": _cfg("uniconvnet_n2_1k_224_ema.pth"),
+        "uniconvnet_n3.in1k": _cfg("uniconvnet_n3_1k_224_ema.pth"),
+        "uniconvnet_t.in1k": _cfg("uniconvnet_t_1k_224_ema.pth"),
+        "uniconvnet_t.in1k_384": _cfg384("uniconvnet_t_1k_384.pth"),
+        "uniconvnet_s.in1k": _cfg("uniconvnet_s_1k_224_ema.pth"),
+        "uniconvnet_s.in1k_384": _cfg384("uniconvnet_s_1k_384.pth"),
+        "uniconvnet_b.in1k": _cfg("uniconvnet_b_1k_224_ema.pth"),
+        "uniconvnet_b.in1k_384": _cfg384("uniconvnet_b_1k_384.pth"),
+        "uniconvnet_l.in22k_ft_in1k_384": _cfg384("uniconvnet_l_22k_1k_384.pth"),
+        "uniconvnet_l.in22k": _cfg("uniconvnet_l_22k_224.pth", num_classes=21841),
+        "uniconvnet_xl.in22k_ft_in1k_384": _cfg384("uniconvnet_xl_22k_1k_384.pth"),
+        "uniconvnet_xl.in22k": _cfg("uniconvnet_xl_22k_224.pth", num_classes=21841),
+    }
+)
+
+
+def _create(
+    variant: str,
+    pretrained: bool,
+    width: int,
+    depths: tuple[int, ...],
+    group_channels: int,
+    kwargs: dict,
+) -> UniConvNet:
+    sizes = {
+        "depths": depths,
+        "dims": (width, 2 * width, 4 * width, 8 * width),
+        "group_channels": group_channels,
+    }
+    return build_model_with_cfg(
+        UniConvNet,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+        **{**sizes, **kwargs},
+    )
+
+
+@register_model
+def uniconvnet_a(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-A, 3.4 M parameters."""
+    return _create("uniconvnet_a", pretrained, 24, (2, 3, 9, 2), 8, kwargs)
+
+
+@register_model
+def uniconvnet_p0(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-P0, 5.2 M parameters."""
+    return _create("uniconvnet_p0", pretrained, 32, (2, 2, 7, 2), 8, kwargs)
+
+
+@register_model
+def uniconvnet_p1(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-P1, 6.1 M parameters."""
+    return _create("uniconvnet_p1", pretrained, 32, (2, 3, 6, 3), 8, kwargs)
+
+
+@register_model
+def uniconvnet_p2(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-P2, 7.6 M parameters."""
+    return _create("uniconvnet_p2", pretrained, 32, (3, 3, 11, 3), 8, kwargs)
+
+
+@register_model
+def uniconvnet_n0(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-N0, 10.3 M parameters."""
+    return _create("uniconvnet_n0", pretrained, 48, (2, 2, 7, 2), 16, kwargs)
+
+
+@register_model
+def uniconvnet_n1(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-N1, 13.1 M parameters."""
+    return _create("uniconvnet_n1", pretrained, 48, (2, 2, 8, 3), 16, kwargs)
+
+
+@register_model
+def uniconvnet_n2(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-N2, 15.0 M parameters."""
+    return _create("uniconvnet_n2", pretrained, 48, (3, 3, 11, 3), 16, kwargs)
+
+
+@register_model
+def uniconvnet_n3(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-N3, 19.7 M parameters."""
+    return _create("uniconvnet_n3", pretrained, 48, (3, 3, 19, 3), 16, kwargs)
+
+
+@register_model
+def uniconvnet_t(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-T, 30.3 M parameters."""
+    return _create("uniconvnet_t", pretrained, 64, (3, 3, 15, 3), 16, kwargs)
+
+
+@register_model
+def uniconvnet_s(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-S, 50.0 M parameters."""
+    return _create("uniconvnet_s", pretrained, 80, (3, 3, 17, 3), 16, kwargs)
+
+
+@register_model
+def uniconvnet_b(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-B, 97.7 M parameters."""
+    return _create("uniconvnet_b", pretrained, 112, (4, 4, 13, 4), 16, kwargs)
+
+
+@register_model
+def uniconvnet_l(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-L, 202.0 M parameters."""
+    return _create("uniconvnet_l", pretrained, 160, (3, 3, 18, 3), 16, kwargs)
+
+
+@register_model
+def uniconvnet_xl(pretrained: bool = False, **kwargs) -> UniConvNet:
+    """UniConvNet-XL, 226.7 M parameters."""
+    return _create("uniconvnet_xl", pretrained, 160, (3, 3, 22, 3), 16, kwargs)
