@@ -1,31 +1,41 @@
 """Modules over `seewide.ops`. A multi-branch layer has its branches, always; `fuse()` returns the
 plain layer that replaces it."""
 
+from .batch_norm_head import BatchNormHead, DistilledHead
+from .biased_attention import BiasedAttention, resize_biases
 from .conv_norm import ConvNorm, NormConvNorm
 from .dcnv3 import DCNv3, DepthwiseConv2dLast
 from .depthwise import DepthwiseConv2d
 from .dilated_reparam import DilatedReparamBlock
 from .grn import GlobalResponseNorm
 from .layout import channels_last_on_cpu
+from .ls_conv import LargeKernelPerception, LSConv, RepDepthwise
 from .peripheral import PartialMixer, PeripheralConv2d, PeripheralReparamBlock
 from .rfa import ReceptiveFieldAggregator
 from .scaled_linear import ScaledLinear
 from .strips import StripPair, StripReparamBlock
 
 __all__ = [
+    "BatchNormHead",
+    "BiasedAttention",
     "ConvNorm",
     "DCNv3",
     "DepthwiseConv2d",
     "DepthwiseConv2dLast",
     "DilatedReparamBlock",
+    "DistilledHead",
     "GlobalResponseNorm",
+    "LSConv",
+    "LargeKernelPerception",
     "NormConvNorm",
     "PartialMixer",
     "PeripheralConv2d",
     "PeripheralReparamBlock",
     "ReceptiveFieldAggregator",
+    "RepDepthwise",
     "ScaledLinear",
     "StripPair",
     "StripReparamBlock",
     "channels_last_on_cpu",
+    "resize_biases",
 ]

@@ -4,8 +4,9 @@ import fnmatch
 
 import timm
 
-from . import pelk, replknet, slak, uniconvnet, unireplknet
+from . import lsnet, pelk, replknet, slak, uniconvnet, unireplknet
 from ._checkpoint import load_checkpoint
+from .lsnet import LSNet
 from .pelk import PeLK
 from .replknet import RepLKNet
 from .slak import SLaK
@@ -13,6 +14,7 @@ from .uniconvnet import UniConvNet
 from .unireplknet import UniRepLKNet
 
 __all__ = [
+    "LSNet",
     "PeLK",
     "RepLKNet",
     "SLaK",
@@ -22,7 +24,7 @@ __all__ = [
     "load_checkpoint",
 ]
 
-FAMILIES = (unireplknet, replknet, slak, pelk, uniconvnet)
+FAMILIES = (unireplknet, lsnet, replknet, slak, pelk, uniconvnet)
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
