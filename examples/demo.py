@@ -31,7 +31,7 @@ def main(out: Path, fast: bool) -> None:
 
     report.section("Merging")
     sections.forms(report, {"training form": model, "merged": merged}, x)
-    exported = export_model(model, out / "digits.onnx", "onnx", x[:4])
+    exported = export_model(model, out / "digits.onnx", "onnx", x[:4], info.header())
     report.section("Export", "Read back by ONNX Runtime, compared with the model:", str(exported))
 
     def stock() -> None:
