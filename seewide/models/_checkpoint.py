@@ -50,7 +50,7 @@ def load_checkpoint(
     if convert is not None:
         state = convert(state, model)
     own = model.state_dict()
-    complaints = _mismatches(own, state, strict)
+    complaints = differences(own, state, strict)
     if complaints:
         raise InputError(f"{origin} does not fit {type(model).__name__}: {'; '.join(complaints)}")
     model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=strict)
@@ -112,7 +112,32 @@ def rename(state: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]) -> dic
     return renamed
 
 
-def _mismatches(own: Mapping[str, Tensor], new: Mapping[str, Tensor], strict: bool) -> list[str]:
+def invert(rules: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    r"""The rules that lead back from the keys that `rules` make.
+
+    For patterns of escaped text and groups, all of which the replacement keeps, as in
+    `(r"^blocks\.(\d+)\.", r"stages.\1.")`. That two keys lead to the same one is not noticed here;
+    whoever goes back goes forward again and compares.
+    """
+    return [_inverse(pattern, replacement) for pattern, replacement in rules]
+
+
+def _inverse(pattern: str, replacement: str) -> tuple[str, str]:
+    texts = re.split(r"\(([^()]*)\)", pattern.removeprefix("^").removesuffix("$"))
+    groups = texts[1::2]
+    texts[1::2] = [rf"\g<g{i}>" for i in range(1, len(groups) + 1)]
+    back = "".join(texts).replace(r"\.", ".")
+    parts = re.split(r"\\(\d)", replacement)
+    parts[0::2] = map(re.escape, parts[0::2])
+    parts[1::2] = [f"(?P<g{i}>{groups[int(i) - 1]})" for i in parts[1::2]]
+    start, end = "^" * pattern.startswith("^"), "$" * pattern.endswith("$")
+    return start + "".join(parts) + end, back
+
+
+def differences(
+    own: Mapping[str, Tensor], new: Mapping[str, Tensor], strict: bool = True
+) -> list[str]:
+    """What keeps `new` from being loaded over `own`, in words; empty if nothing does."""
     complaints = []
     missing, unexpected = own.keys() - new.keys(), new.keys() - own.keys()
     if strict and missing:

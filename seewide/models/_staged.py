@@ -46,7 +46,8 @@ class StagedNet(nn.Module):
     def init_weights(self, head_init_scale: float = 1.0) -> None:
         """Truncated normal of 0.02 for convolutions and linear layers, zero biases."""
         for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
+            # Drawing on the meta device takes seconds and yields nothing.
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and not module.weight.is_meta:
                 trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -17,18 +17,14 @@ from timm.layers import (
     SEModule,
     calculate_drop_path_rates,
 )
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers import DepthwiseConv2d, DilatedReparamBlock, GlobalResponseNorm
 from ..reparam import batch_norm_affine, fold_batch_norm
-from ._checkpoint import rename
+from ._checkpoint import invert, rename
+from ._hub import build
 from ._staged import StagedNet
 
 __all__ = ["UniRepLKNet"]
@@ -282,6 +278,19 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     return rename(state_dict, rules)
 
 
+def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Ours, training or merged form, to the authors' keys."""
+    named = {}
+    for key, value in state_dict.items():
+        module, _, parameter = key.rpartition(".")
+        # In the merged form only the size of a kernel tells that it was a large one.
+        if module.endswith(".dwconv") and state_dict[f"{module}.weight"].shape[-1] >= MERGED_FROM:
+            key = f"{module}.lk_origin.{parameter}"
+        named[key] = value
+    rules = [(_BLOCK + r"dwconv\.lk_origin\.", _OURS + "dwconv.large.conv."), *RULES]
+    return rename(named, invert(rules))
+
+
 def _cfg(file: str = "", **kwargs) -> dict:
     hub = {"hf_hub_id": "DingXiaoH/UniRepLKNet", "hf_hub_filename": file} if file else {}
     return {
@@ -332,7 +341,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool, **kwargs) -> UniRepLKNet:
-    return build_model_with_cfg(
+    return build(
         UniRepLKNet,
         variant,
         pretrained,
