@@ -62,6 +62,19 @@ def build_model(
         raise InputError(f"could not get the weights of {name}: {reason}") from error
 
 
+@torch.no_grad()
+def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
+    """Refuse a size that the model cannot take, before it costs anything."""
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{name} cannot take pictures of {image_size} px: {reason}") from None
+    finally:
+        model.train(training)
+
+
 def mean_and_std(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """What the model's weights expect of pictures, by its `pretrained_cfg`."""
     config = resolve_data_config(model=model)

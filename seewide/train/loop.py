@@ -29,6 +29,7 @@ from seewide.tasks.classification import Classification
 from seewide.train.build import (
     Precision,
     build_model,
+    check_image_size,
     count_parameters,
     mean_and_std,
     resolve_device,
@@ -132,6 +133,7 @@ def fit(
     Precision.of(resolve_device(device), amp)
     seed_all(seed)
     network = _start(model, source, recipe, pretrained, checkpoint)
+    check_image_size(network, model, recipe.image_size)
     mean, std = mean_and_std(network)
     config = RunConfig(
         model=model,
@@ -391,9 +393,9 @@ class _Run:
             self.console,
             model=f"{config.model}, {millions:.2f} M parameters, {start}",
             data=f"{config.data}: {len(self.train_split)} pictures of {len(config.class_names)} "
-            f"classes",
+            "classes",
             held_out=f"{len(self.val_split)} pictures: {self.split}",
-            recipe=f"{config.recipe_name}: {recipe.image_size} px, {recipe.epochs} epochs of "
+            recipe=f"{config.recipe_name}: {recipe.image_size} px, {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} of "
             f"{self.updates} updates, batch {recipe.batch_size}, lr {recipe.lr:g}",
             seed=config.seed,
             device=self.precision,

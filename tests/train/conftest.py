@@ -1,29 +1,11 @@
-"""Folders of small coloured pictures: two or three classes that a network can tell apart."""
+"""What the training tests share."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
-from PIL import Image
+import torch
 from rich.console import Console
-
-from seewide.recipes import Recipe
-
-COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
-
-
-def paint(folder: Path, classes=tuple(COLOURS), count: int = 8, size: int = 40) -> Path:
-    """`count` noisy pictures per class, as JPEG."""
-    chance = np.random.default_rng(0)
-    for name in classes:
-        (folder / name).mkdir(parents=True)
-        for index in range(count):
-            pixels = np.array(COLOURS[name]) + chance.normal(0, 25, (size, size, 3))
-            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-            image.save(folder / name / f"{index}.jpg")
-    return folder
+from tiny import SMALL, paint
 
 
 @pytest.fixture
@@ -38,21 +20,13 @@ def quiet():
 
 @pytest.fixture
 def small():
-    """Everything that draws chance, on 16 pictures of 32 px."""
-    return Recipe(
-        image_size=32,
-        crop_pct=1.0,
-        min_crop=0.5,
-        rand_augment="rand-m5-mstd0.5-inc1",
-        erase=0.5,
-        mixup=0.2,
-        cutmix=0.5,
-        epochs=3,
-        batch_size=8,
-        device_batch=4,
-        lr=1e-3,
-        warmup_epochs=1.0,
-        drop_path=0.2,
-        ema_decay=0.9,
-        clip_grad=1.0,
-    )
+    return SMALL
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tensors this small only lose time to threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,183 @@
+"""What a run does epoch by epoch, and what it refuses before or during."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from tiny import paint
+
+from seewide.errors import InputError
+from seewide.recipes import Recipe
+from seewide.train import evaluate, fit, load_run, loop
+from seewide.train.build import Precision, build_model, resolve_device
+from seewide.train.checkpoint import load_last
+from seewide.train.optim import Schedule, make_optimizer
+
+# Nothing that draws chance or looks at other pictures of the batch.
+PLAIN = Recipe(
+    image_size=32, min_crop=1.0, flip=0.0, epochs=1, batch_size=8, lr=1e-2, warmup_epochs=0.0
+)
+
+
+def test_a_run_learns_and_keeps_its_best(tmp_path, pictures, quiet):
+    recipe = replace(PLAIN, epochs=8, crop_pct=1.0, ema_decay=0.5)
+    result = fit("test_convnext", pictures, recipe, tmp_path / "run", workers=0, console=quiet)
+    assert result.top1 == 100.0  # three colours
+    assert result.best == tmp_path / "run" / "best.safetensors"
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert rows == result.history
+    assert [row["epoch"] for row in rows] == list(range(1, 9))
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    best = max(rows, key=lambda row: (row["val_top1"], -row["val_loss"]))
+    assert result.epoch == best["epoch"]
+    assert (tmp_path / "run" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+    model, info = load_run(tmp_path / "run")
+    assert not model.training
+    assert (info.class_names, info.epoch, info.top1) == (
+        ("blue", "green", "red"),
+        best["epoch"],
+        100,
+    )
+    again = evaluate(str(tmp_path / "run"), console=quiet)
+    assert [form.scores.top1 for form in again.forms] == [100.0, 100.0]
+    assert again.forms[0].scores.loss == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_accumulated_passes_are_one_batch(tmp_path, pictures, quiet):
+    """Without batch norm, four passes of two pictures make the update of one pass of eight."""
+    states = []
+    for device_batch in (0, 2):
+        folder = tmp_path / str(device_batch)
+        recipe = replace(PLAIN, device_batch=device_batch)
+        fit("test_convnext", pictures, recipe, folder, workers=0, console=quiet)
+        states.append(load_last(folder)["model"])
+    fresh = {k: v for k, v in states[0].items() if v.is_floating_point()}
+    for key in fresh:
+        torch.testing.assert_close(states[1][key], fresh[key], rtol=1e-3, atol=2e-4)
+
+
+def test_fine_tuning_starts_from_the_weights_and_makes_a_new_head(tmp_path, pictures, quiet):
+    run = tmp_path / "run"
+    fit(tiny.NAME, pictures, PLAIN, run, workers=0, console=quiet)
+    trained, _ = load_run(run)
+    source = loop.open_source(paint(tmp_path / "two", classes=["red", "blue"]))
+    for origin in (run, run / "best.safetensors"):
+        model = loop._start(tiny.NAME, source, replace(PLAIN, head_init_scale=0.5), False, origin)
+        assert model.get_classifier().out_features == 2
+        for key, value in trained.state_dict().items():
+            if not key.startswith("head.fc"):
+                assert torch.equal(model.state_dict()[key], value), key
+    with pytest.raises(InputError, match="does not fit"):
+        loop._start("test_convnext", source, PLAIN, False, run)
+
+
+def test_head_init_scale(pictures):
+    source = loop.open_source(pictures)
+    weights = []
+    for scale in (1.0, 0.001):
+        torch.manual_seed(0)
+        model = loop._start(tiny.NAME, source, replace(PLAIN, head_init_scale=scale), False, None)
+        weights.append(model.get_classifier().weight)
+    torch.testing.assert_close(weights[0] * 0.001, weights[1])
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, pictures, quiet, monkeypatch):
+    update = loop._Run.update
+
+    def interrupt(self, count):
+        if count == 4:
+            raise KeyboardInterrupt
+        update(self, count)
+
+    monkeypatch.setattr(loop._Run, "update", interrupt)
+    run = tmp_path / "run"
+    recipe = replace(PLAIN, epochs=3)
+    with pytest.raises(loop.Interrupted, match=rf"1 of 3 epochs .* --resume {run}"):
+        fit("test_convnext", pictures, recipe, run, workers=0, console=quiet)
+    monkeypatch.undo()
+    assert len(loop.resume(run, console=quiet).history) == 3
+
+
+def test_a_loss_that_explodes_ends_the_run(tmp_path, pictures, quiet):
+    with pytest.raises(InputError, match=r"the loss became (nan|inf) in epoch \d+: try a learning"):
+        fit(
+            "test_convnext", pictures, replace(PLAIN, lr=1e30, epochs=4), tmp_path / "run",
+            workers=0, console=quiet,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"model": "unirepknet_a"}, "unknown model 'unirepknet_a'; did you mean unireplknet_a"),
+        ({"model": "unireplknet_t.in2k"}, "unknown weight tag of unireplknet_t 'in2k'"),
+        ({"model": "test_convnext", "pretrained": True, "checkpoint": "x"}, "give one"),
+        ({"model": "unireplknet_h", "pretrained": True}, "no pretrained weights for unireplknet_h"),
+        ({"checkpoint": "nowhere"}, "there is no run nowhere"),
+        ({"device": "tpu"}, "device 'tpu' is not here; there is auto, cpu"),
+        ({"amp": "fp8"}, "unknown --amp 'fp8'"),
+        ({"recipe": "dgits"}, "unknown recipe 'dgits'; did you mean digits"),
+        ({"recipe": replace(PLAIN, batch_size=500)}, "batch size 500 is more than the 18 pictures"),
+        ({"recipe": replace(PLAIN, batch_size=9, mixup=0.1)}, "must be even, got 9"),
+    ],
+)
+def test_refusals_come_before_anything_is_written(tmp_path, pictures, quiet, arguments, sentence):
+    arguments = {"model": "test_convnext", "recipe": PLAIN, **arguments}
+    with pytest.raises(InputError, match=sentence):
+        fit(data=pictures, out=tmp_path / "run", workers=0, console=quiet, **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(tmp_path, pictures, quiet):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="already holds a run: `--resume"):
+        fit("test_convnext", pictures, PLAIN, tmp_path / "run", console=quiet)
+
+
+def test_default_folders_count_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(loop._new_folder(None, "a-digits")) == "runs/a-digits"
+    (tmp_path / "runs" / "a-digits").mkdir(parents=True)
+    assert str(loop._new_folder(None, "a-digits")) == "runs/a-digits-2"
+
+
+def test_the_schedule_warms_up_and_ends_at_the_least_rate():
+    model = torch.nn.Linear(2, 2)
+    recipe = replace(PLAIN, epochs=10, lr=1e-2, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=2.0)
+    schedule = Schedule(make_optimizer(model, recipe), recipe, updates_per_epoch=5)
+    rates = [schedule.set(update) for update in range(51)]
+    assert rates[0] == pytest.approx(1e-6)
+    assert max(rates) == rates[10] == pytest.approx(1e-2, rel=0.1)  # cosine has begun by then
+    assert rates[5] == pytest.approx(0.5e-2, rel=0.01)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(1e-5)
+    assert schedule.set(7) == rates[7]  # a function of the update alone, so nothing to save
+
+
+def test_layer_decay_and_what_is_not_decayed():
+    model = build_model(tiny.NAME, 3, 32)
+    optimizer = make_optimizer(model, replace(PLAIN, layer_decay=0.5, weight_decay=0.05))
+    scale, decay = {}, {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            scale[parameter] = group["lr_scale"]
+            decay[parameter] = group["weight_decay"]
+    head, stem = model.head.fc, model.stem[0]
+    assert scale[head.weight] == 1.0
+    assert scale[stem.weight] < 0.5
+    assert (decay[head.weight], decay[head.bias]) == (0.05, 0.0)
+    assert {id(p) for p in scale} == {id(p) for p in model.parameters()}
+
+
+def test_precision_on_the_cpu_is_float32():
+    precision = Precision.of(resolve_device("cpu"), "auto")
+    assert precision.dtype is None
+    assert not precision.scaler().is_enabled()
