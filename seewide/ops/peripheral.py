@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..errors import InputError
+from ..kernels.cpu import peripheral as cpu
 from ._dispatch import Backend, Operator, autocasts, run_without_autocast
 from .depthwise import depthwise_conv2d
 
@@ -177,19 +178,51 @@ def _expanded(
     """The dense convolution of the expanded kernel, which chooses its own fastest form."""
     kernel = expand_weight(weight, grid)
     if pos_embed is not None and pos_mode == "constant":
-        constant = (kernel * pos_embed).sum((1, 2))
-        bias = constant if bias is None else bias + constant
+        bias = _shift(kernel, pos_embed, bias)
     y = depthwise_conv2d(x, kernel.unsqueeze(1), bias, 1)
     if pos_embed is not None and pos_mode == "valid":
-        # In float32 for half precision: the map sums K * K products and is added to all outputs.
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        place = position_map(kernel.to(wide), pos_embed.to(wide), x.shape[2], x.shape[3])
-        y = y + place.to(x.dtype)
+        y = _placed(y, kernel, pos_embed)
     return y
+
+
+def _in_cells(
+    x: Tensor,
+    weight: Tensor,
+    grid: list[int],
+    bias: Tensor | None,
+    pos_embed: Tensor | None,
+    pos_mode: str,
+) -> Tensor:
+    """The CPU's convolution of row sums; the embedding's part stays dense, once per batch."""
+    if pos_embed is not None and pos_mode == "constant":
+        bias = _shift(expand_weight(weight, grid), pos_embed, bias)
+    y = cpu.peripheral_conv2d(x, weight, grid, bias)
+    if pos_embed is not None and pos_mode == "valid":
+        y = _placed(y, expand_weight(weight, grid), pos_embed)
+    return y
+
+
+def _shift(kernel: Tensor, pos_embed: Tensor, bias: Tensor | None) -> Tensor:
+    """The bias with the embedding in it, under "constant"."""
+    shift = (kernel * pos_embed).sum((1, 2))
+    return shift if bias is None else bias + shift
+
+
+def _placed(y: Tensor, kernel: Tensor, pos_embed: Tensor) -> Tensor:
+    """The output with the embedding's map, under "valid"; float32 for half precision."""
+    wide = torch.float64 if y.dtype == torch.float64 else torch.float32
+    place = position_map(kernel.to(wide), pos_embed.to(wide), y.shape[2], y.shape[3])
+    return y + place.to(y.dtype)
 
 
 _operator = Operator(
     "peripheral_conv2d",
+    Backend(
+        "cpu",
+        _in_cells,
+        lambda x, weight, grid, *args: cpu.why_not(x, weight, grid),
+        lambda x, weight, grid, *args: cpu.plan(x, weight, grid),
+    ),
     Backend(
         "torch",
         _expanded,
