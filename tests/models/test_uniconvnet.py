@@ -1,0 +1,166 @@
+"""UniConvNet: the authors' figures, fusing, the ablations, and the forms torch offers."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from family_checks import _fill, check_features, check_forms, check_fused, check_keys
+
+import seewide
+from seewide.layers import DCNv3, ReceptiveFieldAggregator
+from seewide.models.uniconvnet import UniConvNet
+from seewide.testing import deviation, randomize
+
+# Counted on the authors' files.
+PARAMETERS = {
+    "a": 3_406_732,
+    "p0": 5_178_864,
+    "p1": 6_093_960,
+    "p2": 7_590_300,
+    "n0": 10_253_506,
+    "n1": 13_092_286,
+    "n2": 15_036_745,
+    "n3": 19_694_569,
+    "t": 30_325_652,
+    "s": 50_025_735,
+    "b": 97_659_176,
+    "l": 201_952_670,
+    "xl": 226_703_870,
+}
+
+
+def small(**kwargs) -> UniConvNet:
+    sizes = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "group_channels": 4}
+    return UniConvNet(**{**sizes, "num_classes": 7, **kwargs})
+
+
+def calm(model: UniConvNet) -> UniConvNet:
+    """Random weights under which rounding stays rounding.
+
+    Offsets and masks of unit variance, as `randomize` makes them, let a deformable network
+    amplify an error of 1e-7 a hundredfold in each block.
+    """
+    randomize(model)
+    for module in model.modules():
+        if isinstance(module, DCNv3):
+            with torch.no_grad():
+                module.offset.weight.mul_(0.1)
+                module.mask.weight.mul_(0.1)
+    return model
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_parameters(size):
+    model = timm.create_model(f"uniconvnet_{size}", device="meta")
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[size]
+    scales = 3 * sum(block.gamma_mlp.numel() for stage in model.stages for block in stage.blocks)
+    fused = seewide.fuse(model)
+    assert sum(p.numel() for p in fused.parameters()) == PARAMETERS[size] - scales
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_keys_and_shapes_of_the_authors_files(size, parity):
+    check_keys(parity, "uniconvnet", size, f"uniconvnet_{size}")
+
+
+def figures(x: torch.Tensor) -> torch.Tensor:
+    """What the authors' figures hold of a stage's output: (4, C)."""
+    x = x[0]
+    corner, center = x[:, 0, 0], x[:, x.shape[1] // 2, x.shape[2] // 2]
+    return torch.stack([x.mean((1, 2)), x.std((1, 2), correction=0), corner, center])
+
+
+@pytest.mark.parametrize("size", ["a", "n0"])
+def test_stages_and_logits_equal_the_authors(size, parity):
+    """To 1e-5 in stage 1, 1e-4 in stage 2, then to what float32 means in this network.
+
+    With these weights points move by pixels at every layer, and float32 itself strays from
+    float64 by 1e-3 at the end (the authors' form as much as ours). So later stages are compared
+    in float64, with a multiple of the distance at which our own float32 lies.
+    """
+    fill = _fill(parity)
+    keys = json.loads((parity / "uniconvnet.json").read_text())[size]["keys"]
+    state = fill.fill({k: tuple(shape) for k, (shape, _) in keys.items()})
+    model = seewide.load_checkpoint(timm.create_model(f"uniconvnet_{size}"), state).eval()
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        with torch.no_grad():
+            form = copy.deepcopy(model).to(dtype)
+            last, features = form.forward_intermediates(fill.image().to(dtype))
+            results.append([*map(figures, features), form.forward_head(last)])
+    file = np.load(parity / f"uniconvnet.{size}.npz")
+    parts = ("mean", "std", "corner", "center")
+    want = [torch.cat([torch.from_numpy(file[f"feat{i}_{p}"]) for p in parts]) for i in range(4)]
+    want.append(torch.from_numpy(file["logits"]))
+    ours, exact = results
+    limits = [1e-5, 1e-4, *(5 * deviation(ours[i], exact[i]) for i in (2, 3, 4))]
+    assert max(limits) < 1e-2
+    for i, limit in enumerate(limits):
+        assert deviation(exact[i], want[i].reshape(exact[i].shape)) < limit, i
+
+
+@pytest.mark.parametrize("deformable", [True, False])
+def test_fused_equals_training_form(deformable):
+    fused = check_fused(small(deformable=deformable, kernel_sizes=(3, 5, 7, 9)))
+    assert not [name for name, _ in fused.named_parameters() if "gamma" in name]
+
+
+def test_forms():
+    check_forms(calm(small(depths=(1, 1, 1, 1), drop_path_rate=0.1)))
+
+
+def test_features():
+    check_features("uniconvnet_a", (24, 48, 96, 192))
+    check_features("uniconvnet_n0", (48, 96, 192, 384))
+
+
+def test_a_new_network_starts_from_zero_offsets_and_masks():
+    model = small()
+    layers = [m for m in model.modules() if isinstance(m, DCNv3)]
+    assert len(layers) == 5
+    for layer in layers:
+        assert not any(p.any() for p in (*layer.offset.parameters(), *layer.mask.parameters()))
+        assert layer.input_proj.weight.std() > 0
+    assert layers[0].groups == 2
+
+
+@pytest.mark.parametrize("kernel_sizes", [(3, 5), (3, 5, 7), (5, 7, 9), (7, 9, 11, 13)])
+def test_kernel_sizes_of_the_ablations(kernel_sizes):
+    """Two to four layers; one response is exactly as wide as all their kernels in sequence."""
+    layer = randomize(ReceptiveFieldAggregator(14, kernel_sizes)).double()
+    assert sum(layer.parts) == 14
+    x = torch.randn(1, 14, 53, 53, dtype=torch.float64, requires_grad=True)
+    layer(x)[0, :, 26, 26].sum().backward()
+    rows = x.grad[0].abs().sum((0, 2)).nonzero().flatten()
+    reach = sum(size // 2 for size in kernel_sizes)
+    assert (rows.min(), rows.max()) == (26 - reach, 26 + reach)
+
+
+def test_the_depthwise_ablation_has_no_offsets():
+    model = small(deformable=False)
+    assert not [name for name, _ in model.named_parameters() if "offset" in name]
+    plain = sum(p.numel() for p in model.parameters())
+    assert plain < sum(p.numel() for p in small().parameters())
+
+
+def test_internimage_form_of_the_layer():
+    """Softmax, and norm and GELU before the offsets: equal masks average the nine points."""
+    layer = DCNv3(8, group_channels=4, softmax=True, norm_act=True)
+    x = torch.randn(2, 6, 7, 8)
+    value = layer.input_proj(x).permute(0, 3, 1, 2)
+    mean = torch.nn.functional.avg_pool2d(value, 3, 1, 1).permute(0, 2, 3, 1)
+    assert deviation(layer(x), layer.output_proj(mean)) < 1e-5
+
+
+def test_bad_arguments_are_sentences():
+    with pytest.raises(seewide.InputError, match="depths and dims need 4 entries each, got"):
+        small(depths=(1, 1, 1))
+    with pytest.raises(seewide.InputError, match="got dim=8, group_channels=16"):
+        small(group_channels=16)
+    with pytest.raises(seewide.InputError, match=r"got kernel_sizes=\(7,\) and dim=8"):
+        small(kernel_sizes=(7,))
+    with pytest.raises(seewide.InputError, match="kernel_size must be odd, got 8"):
+        small(kernel_sizes=(7, 8, 9))
