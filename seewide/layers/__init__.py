@@ -2,7 +2,7 @@
 plain layer that replaces it."""
 
 from .batch_norm_head import BatchNormHead, DistilledHead
-from .biased_attention import BiasedAttention, resize_biases
+from .biased_attention import BiasedAttention, distance_index, resize_biases
 from .conv_norm import ConvNorm, NormConvNorm
 from .dcnv3 import DCNv3, DepthwiseConv2dLast
 from .depthwise import DepthwiseConv2d
@@ -37,5 +37,6 @@ __all__ = [
     "StripPair",
     "StripReparamBlock",
     "channels_last_on_cpu",
+    "distance_index",
     "resize_biases",
 ]

@@ -31,18 +31,23 @@ def resize_biases(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> 
 def relative_biases(table: Tensor, size: tuple[int, int], x: Tensor) -> Tensor:
     """The bias between any two pixels of x (N, C, H, W): (heads, H * W, H * W).
 
-    Computed at each call, 0.1% of LSNet-T's time at batch 8, so that no copy can go stale when
-    weights are loaded, converted or averaged.
+    Computed at each call, so that no copy can go stale when weights are loaded, converted or
+    averaged: 0.03 ms for each of LSNet-T's five layers, 0.1% of its time at batch 1 on a CPU.
     """
     if not torch.jit.is_scripting() and has_torch_function((table, x)):
         return handle_torch_function(relative_biases, (table, x), table, size, x)
     H, W = x.shape[2], x.shape[3]
-    table = resize_biases(table, size, (H, W))
-    rows = torch.arange(H, device=x.device)
-    columns = torch.arange(W, device=x.device)
+    return resize_biases(table, size, (H, W))[:, distance_index(H, W, x.device)]
+
+
+def distance_index(height: int, width: int, device: torch.device) -> Tensor:
+    """Where in a table of a map of that size the distance of any two of its pixels is:
+    |dy| * width + |dx|, (height * width, height * width)."""
+    rows = torch.arange(height, device=device)
+    columns = torch.arange(width, device=device)
     dy = (rows[:, None] - rows).abs()[:, None, :, None]
     dx = (columns[:, None] - columns).abs()[None, :, None, :]
-    return table[:, (dy * W + dx).reshape(H * W, H * W)]
+    return (dy * width + dx).reshape(height * width, height * width)
 
 
 class BiasedAttention(nn.Module):

@@ -32,9 +32,10 @@ from ..layers import (
     LargeKernelPerception,
     LSConv,
     RepDepthwise,
+    distance_index,
     resize_biases,
 )
-from ._checkpoint import rename
+from ._checkpoint import invert, rename
 from ._staged import StagedNet
 
 __all__ = ["LSNet"]
@@ -286,6 +287,33 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     return {key: _at_size(key, value, model) for key, value in state_dict.items()}
 
 
+def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Ours, training form, to the authors' keys, with their index buffers.
+
+    Raises:
+        InputError: attention biases of a map that is not square, for which they have no layout.
+    """
+    for rules in (PARTS, LAYERS, PLACES):
+        state_dict = rename(state_dict, invert(rules))
+    for key, table in list(state_dict.items()):
+        if key.endswith(".attention_biases"):
+            side = _side(table)
+            if side is None:
+                raise InputError(
+                    f"{key} has {table.shape[1]} distances, which make no square map; the authors' "
+                    "layout knows no other"
+                )
+            index = distance_index(side, side, table.device)
+            state_dict[key.replace("biases", "bias_idxs")] = index
+    return state_dict
+
+
+def _side(table: Tensor) -> int | None:
+    """Side of the square map that a table (heads, side * side) of biases is for."""
+    side = round(table.shape[1] ** 0.5)
+    return side if side * side == table.shape[1] else None
+
+
 def _at_size(key: str, value: Tensor, model: nn.Module) -> Tensor:
     """Attention biases stored for a square map of another size, resized to the model's."""
     path, _, name = key.rpartition(".")
@@ -295,8 +323,8 @@ def _at_size(key: str, value: Tensor, model: nn.Module) -> Tensor:
         new = model.get_submodule(path).resolution
     except AttributeError:  # a key that the model does not have; comparing keys comes later
         return value
-    side = round(value.shape[1] ** 0.5)
-    if value.shape[1] == new[0] * new[1] or side * side != value.shape[1]:
+    side = _side(value)
+    if side is None or value.shape[1] == new[0] * new[1]:
         return value
     return resize_biases(value, (side, side), new)
 
