@@ -15,12 +15,7 @@ from itertools import pairwise
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath, SEModule, calculate_drop_path_rates
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -36,6 +31,7 @@ from ..layers import (
     resize_biases,
 )
 from ._checkpoint import invert, rename
+from ._hub import build
 from ._staged import StagedNet
 
 __all__ = ["LSNet"]
@@ -369,7 +365,7 @@ BASE = {"depths": (4, 6, 8, 10), "dims": (128, 256, 384, 512)}
 
 
 def _create(variant: str, pretrained: bool, **kwargs) -> LSNet:
-    return build_model_with_cfg(
+    return build(
         LSNet,
         variant,
         pretrained,
