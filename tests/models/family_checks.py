@@ -12,6 +12,7 @@ from timm.models import reparameterize_model
 from torch import nn
 
 import seewide
+from seewide.export import export_model
 from seewide.reparam import fuse_checked
 from seewide.testing import deviation, randomize
 
@@ -111,3 +112,11 @@ def check_features(name: str, channels: tuple[int, ...]) -> None:
     assert [tuple(m.shape[1:]) for m in maps] == want
     with pytest.raises(TypeError, match="deploy"):
         timm.create_model(name, device="meta", deploy=True)
+
+
+def check_onnx(model: nn.Module, folder: Path) -> None:
+    """onnxruntime computes the same from the exported file; `export_model` compares."""
+    pytest.importorskip("onnxruntime")
+    randomize(model).eval()
+    export_model(model, folder / "net.onnx", "onnx", torch.randn(2, 3, 64, 96))
+    assert (folder / "net.onnx").is_file()

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from family_checks import check_features, check_forms, check_fused
+from family_checks import check_features, check_forms, check_fused, check_onnx
 
 import seewide
 from seewide.analysis.cost import count_cost
@@ -115,6 +115,11 @@ def test_fused_equals_training_form(options):
 @pytest.mark.parametrize("options", [{}, {"pos_mode": None, "partial": 1}], ids=str)
 def test_forms(options):
     check_forms(small(drop_path_rate=0.1, **options))
+
+
+@pytest.mark.slow
+def test_onnx(tmp_path):
+    check_onnx(small(), tmp_path)
 
 
 def test_features():

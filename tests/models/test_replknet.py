@@ -3,7 +3,14 @@
 import pytest
 import timm
 import torch
-from family_checks import check_features, check_forms, check_fused, check_keys, check_parity
+from family_checks import (
+    check_features,
+    check_forms,
+    check_fused,
+    check_keys,
+    check_onnx,
+    check_parity,
+)
 
 import seewide
 from seewide.models.replknet import RepLKNet, checkpoint_filter_fn
@@ -95,6 +102,11 @@ def test_a_norm_without_a_classifier_stays():
 
 def test_forms():
     check_forms(small(drop_path_rate=0.1))
+
+
+@pytest.mark.slow
+def test_onnx(tmp_path):
+    check_onnx(small(), tmp_path)
 
 
 def test_features():

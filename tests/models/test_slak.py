@@ -3,7 +3,14 @@
 import pytest
 import timm
 import torch
-from family_checks import check_features, check_forms, check_fused, check_keys, check_parity
+from family_checks import (
+    check_features,
+    check_forms,
+    check_fused,
+    check_keys,
+    check_onnx,
+    check_parity,
+)
 
 import seewide
 from seewide.analysis.cost import count_cost
@@ -65,6 +72,11 @@ def test_fused_equals_training_form(decompose):
 
 def test_forms():
     check_forms(small(drop_path_rate=0.1))
+
+
+@pytest.mark.slow
+def test_onnx(tmp_path):
+    check_onnx(small(), tmp_path)
 
 
 def test_features():
