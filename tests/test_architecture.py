@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "analysis": {"errors"},
     "recipes": {"errors"},
     "export": {"errors", "reparam"},
+    "convert": {"errors", "models", "reparam"},
     "train": {"errors", "analysis", "models", "recipes", "reparam", "tasks", ""},
     "testing": set(),
 }

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from timm.models import (
     build_model_with_cfg,
@@ -221,6 +222,8 @@ def _from_url(config: PretrainedCfg, cache_dir: str | Path | None) -> tuple[Path
     try:
         path = Path(download_cached_file(config.url, check_hash=False, cache_dir=cache_dir))
     except Exception as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         raise InputError(
             f"the weights of {_name(config)} could not be downloaded from {config.url}: "
             f"{_first_line(error)}; a copy of the file can be read by seewide.load_checkpoint"

@@ -271,6 +271,7 @@ LAYERS = [
     (_BLOCK + r"ffn\.m\.pw2\.", r"\1.ffn.layer.project."),
 ]
 PARTS = [(r"\.c\.", ".conv."), (r"\.bn\.", ".norm.")]
+AUTHORS_FORMS = ("training",)  # of the files that their code reads
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -14,19 +14,15 @@ import re
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead, DropPath, calculate_drop_path_rates
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers.conv_norm import ConvNorm, NormConvNorm
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..reparam import batch_norm_affine
-from ._checkpoint import rename
+from ._checkpoint import invert, rename
+from ._hub import build
 from ._staged import StagedNet
 
 __all__ = ["RepLKNet"]
@@ -259,11 +255,13 @@ RULES = [
         for i in range(3)
         for j in range(2)
     ),
-    (_BLOCK + r"(prelkb|preffn)_bn\.", _OURS + "pw1.norm0."),
+    (r"^stages\.(\d+)\.blocks\.(\d*[02468])\.prelkb_bn\.", _OURS + "pw1.norm0."),
+    (r"^stages\.(\d+)\.blocks\.(\d*[13579])\.preffn_bn\.", _OURS + "pw1.norm0."),
     (_BLOCK + r"large_kernel\.lkb_origin\.", _OURS + "dwconv.large."),
     (r"^norm\.", "head.norm."),
     (r"^head\.", "head.fc."),
 ]
+AUTHORS_FORMS = ("training",)  # of the files that their code reads
 MMPRETRAIN = [
     (r"^backbone\.stages\.3\.norm\.", "norm."),
     (r"^backbone\.", ""),
@@ -278,11 +276,21 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     if any(key.startswith("backbone.") for key in state_dict):
         state_dict = rename(state_dict, MMPRETRAIN)
     sizes = [v.shape[-1] for k, v in state_dict.items() if k.endswith("small_conv.conv.weight")]
-    small = (
-        _BLOCK + r"large_kernel\.small_conv\.",
-        _OURS + f"dwconv.small.k{max(sizes, default=0)}_d1.",
-    )
-    return rename(rename(state_dict, [small, *RULES]), [(r"\.bn\.", ".norm.")])
+    rules = [_small(max(sizes, default=0)), *RULES]
+    return rename(rename(state_dict, rules), [(r"\.bn\.", ".norm.")])
+
+
+def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Ours, in training form, to the authors' keys."""
+    sizes = {int(k) for key in state_dict for k in re.findall(r"\.small\.k(\d+)_d1\.", key)}
+    rules = [*map(_small, sizes), *RULES]
+    norms = [(r"^head\.norm\.", "head.norm."), (r"\.norm\.", ".bn.")]
+    return rename(rename(state_dict, norms), invert(rules))
+
+
+def _small(size: int) -> tuple[str, str]:
+    """The rule for the small kernels: their size is in our keys, not in the authors'."""
+    return _BLOCK + r"large_kernel\.small_conv\.", _OURS + f"dwconv.small.k{size}_d1."
 
 
 def _cfg(file: str, **kwargs) -> dict:
@@ -335,7 +343,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool, **kwargs) -> RepLKNet:
-    return build_model_with_cfg(
+    return build(
         RepLKNet,
         variant,
         pretrained,

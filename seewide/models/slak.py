@@ -12,14 +12,15 @@ removed weights are zeros.
 """
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..layers.strips import StripReparamBlock
-from ._checkpoint import rename
+from ._checkpoint import invert, rename
 from ._convnext import ConvNeXtBlock, ConvNeXtFrame, ConvNeXtStage
+from ._hub import build
 
 __all__ = ["SLaK"]
 
@@ -116,6 +117,7 @@ RULES = [
     (r"^norm\.", "head.norm."),
     (r"^head\.", "head.fc."),
 ]
+AUTHORS_FORMS = ("training",)  # of the files that their code reads
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -123,6 +125,11 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     if "downsample_layers.0.0.weight" not in state_dict:
         return state_dict
     return rename(state_dict, RULES)
+
+
+def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Ours, in training form, to the authors' keys."""
+    return rename(state_dict, invert(RULES))
 
 
 def _cfg(**kwargs) -> dict:
@@ -151,7 +158,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool, **kwargs) -> SLaK:
-    return build_model_with_cfg(
+    return build(
         SLaK,
         variant,
         pretrained,

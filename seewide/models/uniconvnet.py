@@ -23,18 +23,14 @@ from timm.layers import (
     NormMlpClassifierHead,
     calculate_drop_path_rates,
 )
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers import DCNv3, DepthwiseConv2dLast, ReceptiveFieldAggregator
 from ..layers.rfa import fold_scale
-from ._checkpoint import rename, unwrap
+from ._checkpoint import invert, rename
+from ._hub import build
 from ._staged import StagedNet
 
 __all__ = ["UniConvNet"]
@@ -271,14 +267,19 @@ RULES = [
     (r"^norm\.", "head.norm."),
     (r"^head\.", "head.fc."),
 ]
+AUTHORS_FORMS = ("training",)  # of the files that their code reads
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Authors' state dict to ours; ours passes unchanged."""
-    state_dict = unwrap(state_dict)
     if "downsample_layers.0.0.weight" not in state_dict:
         return state_dict
     return rename(state_dict, RULES)
+
+
+def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Ours, in training form, to the authors' keys."""
+    return rename(state_dict, invert(RULES))
 
 
 def _cfg(file: str, **kwargs) -> dict:
@@ -343,7 +344,7 @@ def _create(
         "dims": (width, 2 * width, 4 * width, 8 * width),
         "group_channels": group_channels,
     }
-    return build_model_with_cfg(
+    return build(
         UniConvNet,
         variant,
         pretrained,

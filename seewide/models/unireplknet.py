@@ -265,6 +265,7 @@ RULES = [
     (r"^norm\.", "head.norm."),
     (r"^head\.", "head.fc."),
 ]
+AUTHORS_FORMS = ("training", "merged")  # of the files that their code reads
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
