@@ -357,6 +357,32 @@ def export(
 
 
 @command
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
+    to: Annotated[
+        str, typer.Option(metavar="seewide|authors", help="Key layout of OUT.")
+    ] = "seewide",
+    model: Annotated[
+        str | None, typer.Option(help="A model of `seewide models`. Default: by keys and shapes.")
+    ] = None,
+) -> None:
+    """Turn an authors' checkpoint into safetensors that know their origin, or back.
+
+    \b
+    seewide convert unireplknet_a_in1k_224_acc77.03.pth unireplknet_a.safetensors
+    seewide convert unireplknet_a.safetensors unireplknet_a.pth --to authors
+
+    Tensors keep their bits; the way back is tried before a file is written.
+    """
+    from seewide.convert import convert as rewrite
+    from seewide.train.console import make_console
+
+    report = rewrite(source, target, to, model)
+    make_console().print(str(report), markup=False, soft_wrap=True)
+
+
+@command
 def models(
     pattern: Annotated[str, typer.Argument(help="Such as 'unireplknet_*'.")] = "*",
 ) -> None:
