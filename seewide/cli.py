@@ -134,7 +134,8 @@ def train(
     Ctrl-C or a kill loses at most the current epoch: --resume RUN goes on,
     on the CPU to the same bits. Only --device and --workers may change then.
     """
-    from seewide.train import loop
+    from seewide.train import Interrupted, fit
+    from seewide.train import resume as go_on
     from seewide.train.console import make_console
 
     console = make_console()
@@ -145,7 +146,7 @@ def train(
                 raise InputError(
                     f"--resume takes all settings from {resume}; leave out {', '.join(given)}"
                 )
-            loop.resume(resume, device=device, workers=workers, console=console)
+            go_on(resume, device=device, workers=workers, console=console)
             return
         if model is None:
             raise InputError("which model? `seewide models` lists them, unireplknet_a is the least")
@@ -157,12 +158,12 @@ def train(
             batch_size,
             set_ or [],
         )
-        loop.fit(
+        fit(
             model, data, chosen, out, recipe_name=name, seed=seed, workers=workers,
             device=device or "auto", amp=amp, pretrained=pretrained, checkpoint=checkpoint,
             fast=fast, console=console,
         )  # fmt: skip
-    except loop.Interrupted as stop:
+    except Interrupted as stop:
         console.print(str(stop), markup=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
 
@@ -246,7 +247,10 @@ def eval_(
     console.print(table)
     console.print(f"largest relative difference of the outputs {result.deviation:.1e}\n")
     console.print(_per_class(result))
-    folder = out or (Path(target) if Path(target).is_dir() else Path("runs", target)) / "eval"
+    place = Path(target)
+    if not place.is_dir():
+        place = place.parent if place.is_file() else Path("runs", target)
+    folder = out or place / "eval"
     picture = draw_confusion(merged.scores.confusion_KK, info.class_names, folder / "confusion.png")
     scores = {
         "model": info.model,

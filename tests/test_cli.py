@@ -214,7 +214,7 @@ def test_ctrl_c_ends_with_130(monkeypatch, tmp_path):
     def interrupt(self, count):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop._Run, "update", interrupt)
+    monkeypatch.setattr(loop.Run, "update", interrupt)
     result = seewide("train", MODEL, "--data", "digits", "--fast", "--out", tmp_path / "run")
     assert result.exit_code == 130
     assert f"Go on with: seewide train --resume {tmp_path / 'run'}" in result.output

@@ -1,4 +1,4 @@
-"""Image classification: the loss of a training batch, and scores counted from a confusion matrix.
+"""Image classification: the loss of a training batch, and the scores of a model.
 
 Shapes: N pictures, C channels, H x W pixels, K classes.
 """
@@ -48,34 +48,32 @@ class Classification(nn.Module):
 
 @dataclass
 class Scores:
-    """Counts that add up batch by batch. `confusion_KK[true, predicted]`."""
+    """What was said of each picture and what is true, batch by batch."""
 
     num_classes: int
-    confusion_KK: Tensor = field(init=False)
     in_top5: int = field(default=0, init=False)
     loss_sum: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self.confusion_KK = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+    _true: list[Tensor] = field(default_factory=list, init=False)
+    _said: list[Tensor] = field(default_factory=list, init=False)
 
     def add(self, logits_NK: Tensor, y_N: Tensor) -> None:
         """Count a batch."""
         logits_NK, y_N = logits_NK.float().cpu(), y_N.cpu()
-        cells = y_N * self.num_classes + logits_NK.argmax(1)
-        counts = torch.bincount(cells, minlength=self.num_classes**2)
-        self.confusion_KK += counts.view(self.num_classes, self.num_classes)
         best = logits_NK.topk(min(5, self.num_classes), dim=1).indices
+        self._true.append(y_N)
+        self._said.append(logits_NK.argmax(1))
         self.in_top5 += int((best == y_N[:, None]).any(1).sum())
         self.loss_sum += float(nn.functional.cross_entropy(logits_NK, y_N, reduction="sum"))
 
     @property
     def images(self) -> int:
-        return int(self.confusion_KK.sum())
+        return sum(map(len, self._true))
 
     @property
     def top1(self) -> float:
         """Percent right."""
-        return 100 * int(self.confusion_KK.trace()) / max(self.images, 1)
+        right = sum(int((t == s).sum()) for t, s in zip(self._true, self._said, strict=True))
+        return 100 * right / max(self.images, 1)
 
     @property
     def top5(self) -> float:
@@ -88,11 +86,25 @@ class Scores:
         return self.loss_sum / max(self.images, 1)
 
     @property
+    def confusion_KK(self) -> Tensor:
+        """Counts, `confusion_KK[true, said]`."""
+        cells = torch.cat(self._true) * self.num_classes + torch.cat(self._said)
+        counts = torch.bincount(cells, minlength=self.num_classes**2)
+        return counts.view(self.num_classes, self.num_classes)
+
+    @property
     def recall_K(self) -> Tensor:
         """Percent of each true class that is found; NaN for a class without pictures."""
-        return 100 * self.confusion_KK.diagonal() / self.confusion_KK.sum(1)
+        return 100 * self._count(self._right()) / self._count(torch.cat(self._true))
 
     @property
     def precision_K(self) -> Tensor:
-        """Percent of each predicted class that is right; NaN for a class never predicted."""
-        return 100 * self.confusion_KK.diagonal() / self.confusion_KK.sum(0)
+        """Percent of each said class that is right; NaN for a class never said."""
+        return 100 * self._count(self._right()) / self._count(torch.cat(self._said))
+
+    def _right(self) -> Tensor:
+        true, said = torch.cat(self._true), torch.cat(self._said)
+        return true[true == said]
+
+    def _count(self, classes: Tensor) -> Tensor:
+        return torch.bincount(classes, minlength=self.num_classes)

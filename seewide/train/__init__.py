@@ -2,6 +2,16 @@
 
 from seewide.train.checkpoint import RunInfo, load_run
 from seewide.train.evaluate import Evaluation, evaluate
-from seewide.train.loop import RunResult, fit, resume
+from seewide.train.loop import Interrupted, RunResult
+from seewide.train.start import fit, resume
 
-__all__ = ["Evaluation", "RunInfo", "RunResult", "evaluate", "fit", "load_run", "resume"]
+__all__ = [
+    "Evaluation",
+    "Interrupted",
+    "RunInfo",
+    "RunResult",
+    "evaluate",
+    "fit",
+    "load_run",
+    "resume",
+]

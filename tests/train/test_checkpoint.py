@@ -112,7 +112,7 @@ def test_a_disk_that_fills_in_training_costs_the_epoch_only(run, monkeypatch):
 def _full_after_epoch(epoch: int, monkeypatch):
     from seewide.train import loop
 
-    save = loop._Run.save
+    save = loop.Run.save
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def save_until_full(self, kept):
@@ -120,7 +120,7 @@ def _full_after_epoch(epoch: int, monkeypatch):
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         save(self, kept)
 
-    monkeypatch.setattr(loop._Run, "save", save_until_full)
+    monkeypatch.setattr(loop.Run, "save", save_until_full)
     try:
         yield
     finally:

@@ -13,9 +13,10 @@ from tiny import paint
 
 from seewide.errors import InputError
 from seewide.recipes import Recipe
-from seewide.train import evaluate, fit, load_run, loop
+from seewide.train import Interrupted, evaluate, fit, load_run, loop, resume, start
 from seewide.train.build import Precision, build_model, resolve_device
 from seewide.train.checkpoint import load_last
+from seewide.train.data import open_source
 from seewide.train.optim import Schedule, make_optimizer
 
 # Nothing that draws chance or looks at other pictures of the batch.
@@ -67,42 +68,42 @@ def test_fine_tuning_starts_from_the_weights_and_makes_a_new_head(tmp_path, pict
     run = tmp_path / "run"
     fit(tiny.NAME, pictures, PLAIN, run, workers=0, console=quiet)
     trained, _ = load_run(run)
-    source = loop.open_source(paint(tmp_path / "two", classes=["red", "blue"]))
+    source = open_source(paint(tmp_path / "two", classes=["red", "blue"]))
     for origin in (run, run / "best.safetensors"):
-        model = loop._start(tiny.NAME, source, replace(PLAIN, head_init_scale=0.5), False, origin)
+        model = start._start(tiny.NAME, source, replace(PLAIN, head_init_scale=0.5), False, origin)
         assert model.get_classifier().out_features == 2
         for key, value in trained.state_dict().items():
             if not key.startswith("head.fc"):
                 assert torch.equal(model.state_dict()[key], value), key
     with pytest.raises(InputError, match="does not fit"):
-        loop._start("test_convnext", source, PLAIN, False, run)
+        start._start("test_convnext", source, PLAIN, False, run)
 
 
 def test_head_init_scale(pictures):
-    source = loop.open_source(pictures)
+    source = open_source(pictures)
     weights = []
     for scale in (1.0, 0.001):
         torch.manual_seed(0)
-        model = loop._start(tiny.NAME, source, replace(PLAIN, head_init_scale=scale), False, None)
+        model = start._start(tiny.NAME, source, replace(PLAIN, head_init_scale=scale), False, None)
         weights.append(model.get_classifier().weight)
     torch.testing.assert_close(weights[0] * 0.001, weights[1])
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, pictures, quiet, monkeypatch):
-    update = loop._Run.update
+    update = loop.Run.update
 
     def interrupt(self, count):
         if count == 4:
             raise KeyboardInterrupt
         update(self, count)
 
-    monkeypatch.setattr(loop._Run, "update", interrupt)
+    monkeypatch.setattr(loop.Run, "update", interrupt)
     run = tmp_path / "run"
     recipe = replace(PLAIN, epochs=3)
-    with pytest.raises(loop.Interrupted, match=rf"1 of 3 epochs .* --resume {run}"):
+    with pytest.raises(Interrupted, match=rf"1 of 3 epochs .* --resume {run}"):
         fit("test_convnext", pictures, recipe, run, workers=0, console=quiet)
     monkeypatch.undo()
-    assert len(loop.resume(run, console=quiet).history) == 3
+    assert len(resume(run, console=quiet).history) == 3
 
 
 def test_a_loss_that_explodes_ends_the_run(tmp_path, pictures, quiet):
@@ -144,9 +145,9 @@ def test_a_run_is_not_overwritten(tmp_path, pictures, quiet):
 
 def test_default_folders_count_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(loop._new_folder(None, "a-digits")) == "runs/a-digits"
+    assert str(start._new_folder(None, "a-digits")) == "runs/a-digits"
     (tmp_path / "runs" / "a-digits").mkdir(parents=True)
-    assert str(loop._new_folder(None, "a-digits")) == "runs/a-digits-2"
+    assert str(start._new_folder(None, "a-digits")) == "runs/a-digits-2"
 
 
 def test_the_schedule_warms_up_and_ends_at_the_least_rate():

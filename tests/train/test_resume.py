@@ -33,14 +33,14 @@ from seewide.train import fit, loop
 
 model, data, out, recipe, threads, last = sys.argv[1:7]
 torch.set_num_threads(int(threads))
-update = loop._Run.update
+update = loop.Run.update
 
 def kill(self, count):
     if count == int(last):
         os.kill(os.getpid(), signal.SIGKILL)
     update(self, count)
 
-loop._Run.update = kill
+loop.Run.update = kill
 fit(model, data, Recipe(**json.loads(recipe)), out, seed=3, workers=0, console=Console(quiet=True))
 """
 
