@@ -18,7 +18,7 @@ from types import ModuleType
 import timm
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ._version import __version__
@@ -97,20 +97,20 @@ def convert(
         "source_sha256": sha256(source),
         "source_layout": found.layout,
     }
+    # In memory first: torch's and safetensors' writers have errors of their own for a full disk.
     if to == "seewide":
         state = found.state
         if found.layout == "authors":
             authors_state_dict(found)  # raises where the way back does not lead here
-        header = {**_header(source), **provenance}
         # Clones, since safetensors refuses tensors that share memory.
         own = {key: value.clone().contiguous() for key, value in state.items()}
-        write_atomically(target, lambda scratch: save_file(own, scratch, metadata=header))
+        content = save(own, metadata={**_header(source), **provenance})
     else:
         state = authors_state_dict(found)
-        # In memory first: torch's own writer turns a full disk into an error that is no OSError.
         buffer = io.BytesIO()
         torch.save({"model": state}, buffer)
-        write_atomically(target, lambda scratch: scratch.write_bytes(buffer.getbuffer()))
+        content = buffer.getbuffer()
+    write_atomically(target, lambda scratch: scratch.write_bytes(content))
     return Conversion(target, to, len(state), provenance)
 
 

@@ -87,7 +87,7 @@ def variants(parity, name):
     """(variant, which keys, state dict of the authors' keys) of a file in ../shared/parity."""
     generator = torch.Generator().manual_seed(0)
     for variant, figures in json.loads((parity / f"{name}.json").read_text()).items():
-        for which in {"keys", "deploy_keys"} & figures.keys():
+        for which in sorted({"keys", "deploy_keys"} & figures.keys()):
             entries = figures[which].items()
             yield variant, which, {k: entry(k, *v, generator) for k, v in entries}
 
@@ -121,6 +121,17 @@ def test_every_key_of_the_authors_goes_and_comes_back(parity, family):
         for key, value in theirs.items():
             assert back[key].dtype == value.dtype
             assert torch.equal(back[key], value), (variant, which, key)
+
+
+@pytest.mark.parametrize("family", SAMPLES)
+def test_networks_are_known_by_keys_and_shapes(parity, family):
+    """The first and the last variant of each family; the hint only saves time."""
+    every = list(variants(parity, family))
+    for variant, which, theirs in (every[0], every[-1]):
+        name = f"{family}_{variant[0] if family == 'slak' else variant}"
+        found = identify({k: v.to("meta") for k, v in theirs.items()}, hint=name)
+        form = "training" if which == "keys" else "merged"
+        assert (found.model, found.form, found.layout) == (name, form, "authors")
 
 
 @pytest.mark.parametrize("family", SAMPLES)

@@ -2,8 +2,9 @@
 
 `build` stands where a timm model has `build_model_with_cfg`. timm builds the network, adapts the
 first convolution and the classifier, and loads; what is ours is the way of the file: the hub's
-client fetches it (cached; a broken connection goes on where it broke), its SHA-256 is compared with
-the one the hub publishes and shown, and it is read without running any code of it.
+client fetches it, its SHA-256 is compared with the one the hub publishes and shown, and it is read
+without running any code of it. The client caches, and goes on where a connection broke; a download
+that was killed begins anew, since it keeps no partial files.
 """
 
 from __future__ import annotations

@@ -17,7 +17,10 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 import seewide
+from seewide.models import lsnet, replknet, uniconvnet
+from seewide.models._checkpoint import rename
 from seewide.models.unireplknet import authors_state_dict
+from seewide.testing import randomize
 
 NAME = "unireplknet_a.in1k"
 FILE = "unireplknet_a_in1k_224_acc77.03.pth"
@@ -173,6 +176,44 @@ def test_plain_addresses(hub, pretrained, published):
     downloads = len(hub.gets)
     assert same(at(f"net-{digits}.pth"), published)
     assert len(hub.gets) == downloads
+
+
+FAMILIES = {
+    "lsnet_t": (lsnet, {"depths": (0, 1, 2, 2), "dims": (16, 32, 48, 64)}),
+    "lsnet_t_distill": (lsnet, {"depths": (1, 1, 1, 2), "dims": (16, 32, 48, 64)}),
+    "uniconvnet_a": (uniconvnet, {"depths": (1, 1, 1, 1), "dims": (16, 24, 32, 40)}),
+    "replknet_31b": (
+        replknet,
+        {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32), "kernel_sizes": (9, 9, 7, 7)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_with_an_address(hub, name, tmp_path):
+    family, sizes = FAMILIES[name]
+    model = randomize(timm.create_model(name, **sizes))
+    config = model.pretrained_cfg
+    buffer = io.BytesIO()
+    theirs = family.authors_state_dict(model.state_dict())
+    overlay = {}
+    if "hf_hub_id" in config:
+        torch.save({"model": theirs}, buffer)
+        hub.files[f"{config['hf_hub_id']}/{config['hf_hub_filename']}"] = buffer.getvalue()
+    else:  # mmpretrain's copies, with their prefixes and the norm in the last stage
+        renamed = [(r"^norm\.", "backbone.stages.3.norm."), (r"^head\.", "head.fc.")]
+        state = rename(theirs, [*renamed, (r"^", "backbone.")])
+        torch.save({"meta": {"epoch": 1}, "state_dict": state}, buffer)
+        file = config["url"].rpartition("/")[2]
+        digits = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
+        file = re.sub(r"-[0-9a-f]{8}\.", f"-{digits}.", file)
+        hub.files[f"{file}/"] = buffer.getvalue()
+        overlay["url"] = f"{hub.url}/{file}"
+    got = timm.create_model(
+        name, pretrained=True, cache_dir=tmp_path, pretrained_cfg_overlay=overlay, **sizes
+    )
+    assert same(got, model)
+    assert len(hub.gets) == 1
 
 
 def test_a_file_of_the_users(hub, pretrained, published, tmp_path):
