@@ -45,6 +45,7 @@ class Recipe:
 
     # regularisation
     drop_path: float = 0.0
+    layer_scale: float = 0.0  # initial, where blocks have one; 0: the model's own, often 1e-6
     label_smoothing: float = 0.1
     ema_decay: float = 0.0  # 0: no average; else the average is what is validated and kept
     head_init_scale: float = 1.0
@@ -56,7 +57,7 @@ class Recipe:
             self._check(name, getattr(self, name) > 0, "above 0")
         for name in (
             "device_batch", "limit_images", "warmup_epochs", "weight_decay", "mixup", "cutmix",
-            "min_lr", "warmup_lr", "clip_grad",
+            "min_lr", "warmup_lr", "clip_grad", "layer_scale",
         ):  # fmt: skip
             self._check(name, getattr(self, name) >= 0, "0 or more")
         for name in ("flip", "erase", "drop_path", "label_smoothing", "ema_decay"):

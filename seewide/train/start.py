@@ -165,7 +165,12 @@ def _start(
     classes = len(source.class_names)
     if checkpoint is None:
         model = build_model(
-            name, classes, recipe.image_size, drop_path=recipe.drop_path, pretrained=pretrained
+            name,
+            classes,
+            recipe.image_size,
+            drop_path=recipe.drop_path,
+            layer_scale=recipe.layer_scale,
+            pretrained=pretrained,
         )
     else:
         path = weights_of(checkpoint)

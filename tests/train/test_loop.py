@@ -150,6 +150,13 @@ def test_default_folders_count_up(tmp_path, monkeypatch):
     assert str(start._new_folder(None, "a-digits")) == "runs/a-digits-2"
 
 
+def test_layer_scale_is_set_where_the_model_has_one():
+    assert build_model(tiny.NAME, 3, 32).stages[0].blocks[0].gamma.max() < 1e-5
+    assert build_model(tiny.NAME, 3, 32, layer_scale=0.5).stages[0].blocks[0].gamma.min() == 0.5
+    with pytest.raises(InputError, match="test_efficientnet has no layer_scale; set it to 0"):
+        build_model("test_efficientnet", 3, 32, layer_scale=0.5)
+
+
 def test_the_schedule_warms_up_and_ends_at_the_least_rate():
     model = torch.nn.Linear(2, 2)
     recipe = replace(PLAIN, epochs=10, lr=1e-2, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=2.0)
