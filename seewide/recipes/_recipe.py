@@ -49,6 +49,7 @@ class Recipe:
     label_smoothing: float = 0.1
     ema_decay: float = 0.0  # 0: no average; else the average is what is validated and kept
     head_init_scale: float = 1.0
+    fan_in_init: int = 0  # 1: draw fresh weights with std 1 / sqrt(fan-in), not as the model does
 
     def __post_init__(self) -> None:
         for name in ("image_size", "epochs", "batch_size"):
@@ -60,7 +61,7 @@ class Recipe:
             "min_lr", "warmup_lr", "clip_grad", "layer_scale",
         ):  # fmt: skip
             self._check(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("flip", "erase", "drop_path", "label_smoothing", "ema_decay"):
+        for name in ("flip", "erase", "drop_path", "label_smoothing", "ema_decay", "fan_in_init"):
             self._check(name, 0 <= getattr(self, name) <= 1, "within 0..1")
         self._check("crop_pct", self.crop_pct <= 1, "at most 1")
         self._check("min_crop", self.min_crop <= 1, "at most 1")

@@ -20,6 +20,7 @@ from seewide.train.build import (
     Precision,
     build_model,
     check_image_size,
+    draw_by_fan_in,
     mean_and_std,
     resolve_device,
 )
@@ -172,6 +173,8 @@ def _start(
             layer_scale=recipe.layer_scale,
             pretrained=pretrained,
         )
+        if recipe.fan_in_init and not pretrained:
+            draw_by_fan_in(model)
     else:
         path = weights_of(checkpoint)
         info = RunInfo.of(path) if path.suffix == ".safetensors" else None
