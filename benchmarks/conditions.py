@@ -25,7 +25,7 @@ def conditions() -> dict[str, str]:
     if isa:
         vectors = f"oneDNN limited to {isa}"
     return {
-        "cpu": f"{_processor()}, {vectors}, {torch.get_num_threads()} threads",
+        "cpu": f"{_processor()}, {vectors}, {torch.get_num_threads()} thread(s)",
         "torch": torch.__version__,
         "seewide": seewide.__version__,
         "date": date.today().isoformat(),
