@@ -118,7 +118,7 @@ def train(
 
     \b
     seewide train unireplknet_a --data digits
-    seewide train unireplknet_a --data flowers --image-size 128 --epochs 25
+    seewide train unireplknet_a --data flowers --image-size 128
     seewide train unireplknet_t --data imagenet --recipe unireplknet_t_in1k
     seewide train --resume runs/unireplknet_a-digits
 

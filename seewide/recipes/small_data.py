@@ -34,7 +34,7 @@ def small_folder() -> Recipe:
         image_size=128,
         crop_pct=1.0,
         min_crop=0.35,
-        epochs=25,
+        epochs=14,
         batch_size=32,
         lr=2e-3,
         warmup_epochs=1.0,
