@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import (
     build_model_with_cfg,
     get_arch_pretrained_cfgs,
@@ -36,6 +37,28 @@ from ._checkpoint import read_state_dict, unwrap
 Convert = Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]
 
 _logger = logging.getLogger(__name__)
+
+
+def imagenet_cfg(**kwargs: Any) -> dict[str, Any]:
+    """What the configurations of most tags say, for `generate_default_cfgs`; `kwargs` differ."""
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.0",
+        "classifier": "head.fc",
+        **kwargs,
+    }
+
+
+def imagenet_384() -> dict[str, Any]:
+    """What differs for weights fine-tuned at 384 x 384, evaluated on the whole image."""
+    return {"input_size": (3, 384, 384), "pool_size": (12, 12), "crop_pct": 1.0}
 
 
 def build(

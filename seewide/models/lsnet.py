@@ -13,7 +13,6 @@ can be had. Legend: N batch, C channels, H x W map.
 from itertools import pairwise
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath, SEModule, calculate_drop_path_rates
 from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ from ..layers import (
     resize_biases,
 )
 from ._checkpoint import invert, rename
-from ._hub import build
+from ._hub import build, imagenet_cfg
 from ._staged import StagedNet
 
 __all__ = ["LSNet"]
@@ -327,24 +326,18 @@ def _at_size(key: str, value: Tensor, model: nn.Module) -> Tensor:
 
 
 def _cfg(file: str, classifier: str | tuple[str, ...] = "head.fc.linear") -> dict:
-    return {
-        "url": "",
-        "hf_hub_id": "jameslahm/lsnet",
-        "hf_hub_filename": file,
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (4, 4),
-        "crop_pct": 0.875,  # as evaluated; the authors' configuration says 0.9
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stages.0.downsample.conv",
-        "classifier": classifier,
-        "license": "mit",
-        "paper_ids": "arXiv:2503.23135",
-        "paper_name": "LSNet: See Large, Focus Small",
-        "origin_url": "https://github.com/THU-MIG/lsnet",
-    }
+    return imagenet_cfg(
+        hf_hub_id="jameslahm/lsnet",
+        hf_hub_filename=file,
+        pool_size=(4, 4),
+        crop_pct=0.875,  # as evaluated; the authors' configuration says 0.9
+        first_conv="stages.0.downsample.conv",
+        classifier=classifier,
+        license="mit",
+        paper_ids="arXiv:2503.23135",
+        paper_name="LSNet: See Large, Focus Small",
+        origin_url="https://github.com/THU-MIG/lsnet",
+    )
 
 
 TWO_HEADS = ("head.fc.linear", "head.fc_dist.linear")

@@ -20,7 +20,6 @@ Legend: N batch, C channels, K kernel size.
 from collections.abc import Sequence
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import trunc_normal_
 from timm.models import checkpoint, generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from ..errors import InputError
 from ..layers.peripheral import PartialMixer, PeripheralReparamBlock
 from ..ops.peripheral import sharing_grid
 from ._convnext import ConvNeXtBlock, ConvNeXtFrame, ConvNeXtStage
-from ._hub import build
+from ._hub import build, imagenet_cfg
 
 __all__ = ["PeLK"]
 
@@ -166,22 +165,12 @@ AUTHORS_FORMS = ()  # there are no files of theirs
 
 
 def _cfg(**kwargs) -> dict:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.0",
-        "classifier": "head.fc",
-        "license": "apache-2.0",
-        "paper_ids": "arXiv:2403.07589",
-        "paper_name": "PeLK",
+    return imagenet_cfg(
+        license="apache-2.0",
+        paper_ids="arXiv:2403.07589",
+        paper_name="PeLK",
         **kwargs,
-    }
+    )
 
 
 default_cfgs = generate_default_cfgs(

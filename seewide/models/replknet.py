@@ -12,7 +12,6 @@ Legend: N batch, C channels, H x W map.
 import re
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead, DropPath, calculate_drop_path_rates
 from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from ..layers.conv_norm import ConvNorm, NormConvNorm
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..reparam import batch_norm_affine
 from ._checkpoint import invert, rename
-from ._hub import build
+from ._hub import build, imagenet_384, imagenet_cfg
 from ._staged import StagedNet
 
 __all__ = ["RepLKNet"]
@@ -294,27 +293,19 @@ def _small(size: int) -> tuple[str, str]:
 
 
 def _cfg(file: str, **kwargs) -> dict:
-    return {
-        "url": f"https://download.openmmlab.com/mmclassification/v0/replknet/{file}",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.0.conv",
-        "classifier": "head.fc",
-        "license": "mit",
-        "paper_ids": "arXiv:2203.06717",
-        "paper_name": "Scaling Up Your Kernels to 31x31",
-        "origin_url": "https://github.com/DingXiaoH/RepLKNet-pytorch",
+    return imagenet_cfg(
+        url=f"https://download.openmmlab.com/mmclassification/v0/replknet/{file}",
+        first_conv="stem.0.conv",
+        license="mit",
+        paper_ids="arXiv:2203.06717",
+        paper_name="Scaling Up Your Kernels to 31x31",
+        origin_url="https://github.com/DingXiaoH/RepLKNet-pytorch",
         **kwargs,
-    }
+    )
 
 
 def _cfg384(file: str) -> dict:
-    return _cfg(file, input_size=(3, 384, 384), pool_size=(12, 12), crop_pct=1.0)
+    return _cfg(file, **imagenet_384())
 
 
 default_cfgs = generate_default_cfgs(

@@ -11,7 +11,6 @@ parameters and multiply-adds with 40% of the weights removed; these are the dens
 removed weights are zeros.
 """
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from ..layers.dilated_reparam import DilatedReparamBlock
 from ..layers.strips import StripReparamBlock
 from ._checkpoint import invert, rename
 from ._convnext import ConvNeXtBlock, ConvNeXtFrame, ConvNeXtStage
-from ._hub import build
+from ._hub import build, imagenet_cfg
 
 __all__ = ["SLaK"]
 
@@ -133,23 +132,13 @@ def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _cfg(**kwargs) -> dict:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.0",
-        "classifier": "head.fc",
-        "license": "mit",
-        "paper_ids": "arXiv:2207.03620",
-        "paper_name": "More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using Sparsity",
-        "origin_url": "https://github.com/VITA-Group/SLaK",
+    return imagenet_cfg(
+        license="mit",
+        paper_ids="arXiv:2207.03620",
+        paper_name="More ConvNets in the 2020s: Scaling up Kernels Beyond 51x51 using Sparsity",
+        origin_url="https://github.com/VITA-Group/SLaK",
         **kwargs,
-    }
+    )
 
 
 default_cfgs = generate_default_cfgs(

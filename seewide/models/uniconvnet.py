@@ -14,7 +14,6 @@ norm and DCNv3; layer norm and an MLP. Legend: N batch, C channels, H x W map.
 import copy
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import (
     DropPath,
     LayerNorm,
@@ -30,7 +29,7 @@ from ..errors import InputError
 from ..layers import DCNv3, DepthwiseConv2dLast, ReceptiveFieldAggregator
 from ..layers.rfa import fold_scale
 from ._checkpoint import invert, rename
-from ._hub import build
+from ._hub import build, imagenet_384, imagenet_cfg
 from ._staged import StagedNet
 
 __all__ = ["UniConvNet"]
@@ -283,28 +282,18 @@ def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _cfg(file: str, **kwargs) -> dict:
-    return {
-        "url": "",
-        "hf_hub_id": "ai-modelwithcode/UniConvNet",
-        "hf_hub_filename": file,
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.0",
-        "classifier": "head.fc",
-        "paper_ids": "arXiv:2508.09000",
-        "paper_name": "UniConvNet",
-        "origin_url": "https://github.com/ai-paperwithcode/UniConvNet",
+    return imagenet_cfg(
+        hf_hub_id="ai-modelwithcode/UniConvNet",
+        hf_hub_filename=file,
+        paper_ids="arXiv:2508.09000",
+        paper_name="UniConvNet",
+        origin_url="https://github.com/ai-paperwithcode/UniConvNet",
         **kwargs,
-    }
+    )
 
 
 def _cfg384(file: str) -> dict:
-    return _cfg(file, input_size=(3, 384, 384), pool_size=(12, 12), crop_pct=1.0)
+    return _cfg(file, **imagenet_384())
 
 
 default_cfgs = generate_default_cfgs(

@@ -9,7 +9,6 @@ A block: depthwise convolution (large: a Dilated Reparam Block) -> BN -> SE -> l
 """
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import (
     DropPath,
     LayerNorm2d,
@@ -24,7 +23,7 @@ from ..errors import InputError
 from ..layers import DepthwiseConv2d, DilatedReparamBlock, GlobalResponseNorm
 from ..reparam import batch_norm_affine, fold_batch_norm
 from ._checkpoint import invert, rename
-from ._hub import build
+from ._hub import build, imagenet_384, imagenet_cfg
 from ._staged import StagedNet
 
 __all__ = ["UniRepLKNet"]
@@ -294,28 +293,18 @@ def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _cfg(file: str = "", **kwargs) -> dict:
     hub = {"hf_hub_id": "DingXiaoH/UniRepLKNet", "hf_hub_filename": file} if file else {}
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.0",
-        "classifier": "head.fc",
-        "license": "apache-2.0",
-        "paper_ids": "arXiv:2311.15599",
-        "paper_name": "UniRepLKNet",
-        "origin_url": "https://github.com/AILab-CVC/UniRepLKNet",
+    return imagenet_cfg(
+        license="apache-2.0",
+        paper_ids="arXiv:2311.15599",
+        paper_name="UniRepLKNet",
+        origin_url="https://github.com/AILab-CVC/UniRepLKNet",
         **hub,
         **kwargs,
-    }
+    )
 
 
 def _cfg384(file: str) -> dict:
-    return _cfg(file, input_size=(3, 384, 384), pool_size=(12, 12), crop_pct=1.0)
+    return _cfg(file, **imagenet_384())
 
 
 default_cfgs = generate_default_cfgs(
