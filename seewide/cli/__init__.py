@@ -1,0 +1,22 @@
+"""`seewide`: the command line.
+
+The commands say what they do; the work is done in seewide.train, seewide.analysis and their like.
+Heavy modules are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from seewide.cli._app import app, command
+from seewide.cli.files import convert, export
+from seewide.cli.judging import eval_, predict
+from seewide.cli.listing import models
+from seewide.cli.training import train
+
+for function in (train, eval_, predict, export, convert):  # in the order of `seewide --help`
+    command(function)
+command(models, alone=True)
+
+
+def main() -> None:
+    """The console script."""
+    app()
