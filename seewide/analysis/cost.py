@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from seewide.analysis._modes import studied
+from seewide.analysis._modes import OnMeta
 from seewide.errors import InputError
 
 
@@ -39,17 +39,11 @@ def count_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> Cos
     A multiply-add of a convolution, linear layer, matrix product or attention counts once, taps on
     the padding included, as in the papers' "FLOPs"; norms, activations and pooling count nothing.
     """
-    parameters = dict(model.named_parameters())
-    state = {
-        name: tensor.detach().to("meta")
-        for name, tensor in [*parameters.items(), *model.named_buffers()]
-    }
-    floating = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
-    x = torch.empty(*shape, device="meta", dtype=floating[0] if floating else None)
-    with studied(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        torch.func.functional_call(model, state, (x,))
+    meta = OnMeta(model)
+    with FlopCounterMode(display=False) as counter:
+        meta.call(meta.input(shape))
     macs = counter.get_total_flops() // 2  # torch counts the multiplication and the addition
-    return Cost(sum(tensor.numel() for tensor in parameters.values()), macs)
+    return Cost(sum(parameter.numel() for parameter in model.parameters()), macs)
 
 
 def peak_memory(call: Callable[[], object]) -> int:

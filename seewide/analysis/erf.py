@@ -13,8 +13,10 @@ than the share t of the scores (RepLKNet appendix, PeLK arXiv 2403.07589 Table 9
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seewide.analysis._modes import studied
+from seewide.analysis._modes import output_of, recomputed, studied
 from seewide.errors import InputError, unknown
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # those of RepLKNet's and PeLK's tables
@@ -102,9 +104,15 @@ def effective_receptive_field(
     images: Iterable[Tensor],
     protocol: str | Protocol | None = None,
     features: Callable[[Tensor], Tensor] | None = None,
+    *,
+    layer: str | None = None,
+    batch: int = 1,
+    recompute: bool = False,
     progress: bool = False,
 ) -> ERF:
-    """Average contribution of the input pixels to the centre of the feature map.
+    """Average contribution of the input pixels to the centre of a feature map.
+
+    Images are taken one batch at a time from any iterable, and only their average is kept.
 
     Args:
         model: any module, used in evaluation mode, on the device it is on, and left as it was.
@@ -113,28 +121,38 @@ def effective_receptive_field(
         protocol: "replknet" (50 images at 1024 x 1024), "uniconvnet" (1000 at 224 x 224) or your
             own. Images of another size are resized (bicubic, both sides, as the authors do).
         features: input -> (N, C, h, w) feature map; default `model.forward_features`, which all
-            timm models have. For a model without it, `features=model` or a layer's output.
+            timm models have. For a model without it, `features=model`.
+        layer: instead of `features`, the name of a module whose output is the feature map, as in
+            `model.named_modules()`: "stages.0", "stages.2.blocks.4".
+        batch: images at once. More may be faster; the result is the same.
+        recompute: keep only the inputs of stages and blocks (of whatever stands in an
+            `nn.Sequential`) and compute one block again at a time on the way back: a fraction of
+            the memory for twice the time. The result is the same.
         progress: show a progress bar.
 
     Raises:
-        InputError: an unknown protocol, too few images, no gradient to follow, or features that
-            are not (N, C, h, w), as those of a transformer.
+        InputError: an unknown protocol or layer, too few images, no gradient to follow, images
+            that are not (C, H, W), or features that are not (N, C, h, w), as a transformer's.
     """
     if isinstance(protocol, str):
         if protocol not in PROTOCOLS:
             raise unknown("ERF protocol", protocol, PROTOCOLS)
         protocol = PROTOCOLS[protocol]
-    if features is None:
+    if batch < 1:
+        raise InputError(f"a batch holds 1 image or more, got {batch=}")
+    if layer is not None:
+        features = output_of(model, layer)
+    elif features is None:
         try:
             features = model.forward_features
         except AttributeError:
             raise InputError(
                 f"{type(model).__name__} has no forward_features; say features=, a callable "
-                f"from images to an (N, C, h, w) feature map"
+                f"from images to an (N, C, h, w) feature map, or layer="
             ) from None
     parameter = next(model.parameters(), torch.empty(0))
-    singles = (image for batch in images for image in (batch if batch.ndim == 4 else batch[None]))
     wanted = None if protocol is None else protocol.images
+    singles = itertools.islice(_singles(images), wanted)
     if progress:
         from rich import get_console
         from rich.progress import track
@@ -143,58 +161,102 @@ def effective_receptive_field(
         silent = not get_console().is_terminal
         singles = track(singles, "receptive field", wanted, transient=True, disable=silent)
 
-    total, count = None, 0
-    with studied(model):
-        for image in singles:
-            if count == wanted:
-                break
-            image = image.to(parameter.device, parameter.dtype)
-            if protocol is not None and image.shape[1:] != (protocol.side, protocol.side):
-                image = F.interpolate(
-                    image[None], (protocol.side, protocol.side), mode="bicubic", antialias=True
-                )[0]
-            gradient = _contribution(features, image)
-            if gradient.isfinite().all():  # an image with a NaN says nothing; the authors skip it
-                total = gradient if total is None else total + gradient
-                count += 1
-    if wanted is not None and count < wanted:
-        raise InputError(f"this protocol takes {wanted} images, got {count}")
+    total, count, size, seen = None, 0, None, 0
+    blocks = recomputed(model) if recompute else contextlib.nullcontext()
+    with studied(model), blocks:
+        for group in _groups(singles, batch):
+            seen += len(group)
+            x_NCHW = torch.stack(group).to(parameter.device, parameter.dtype)
+            if protocol is not None and x_NCHW.shape[2:] != (protocol.side, protocol.side):
+                x_NCHW = F.interpolate(
+                    x_NCHW, (protocol.side, protocol.side), mode="bicubic", antialias=True
+                )
+            if size not in (None, x_NCHW.shape[2:]):
+                raise InputError(
+                    f"images must be of one size, got {tuple(size)} and {tuple(x_NCHW.shape[2:])}; "
+                    f"a protocol resizes them"
+                )
+            size = x_NCHW.shape[2:]
+            for gradient in _contributions(features, x_NCHW):
+                if gradient.isfinite().all():  # an image with a NaN says nothing; skipped as in
+                    total = gradient if total is None else total + gradient  # the authors' code
+                    count += 1
+    if wanted is not None and seen < wanted:
+        raise InputError(f"this protocol takes {wanted} images, got {seen}")
     if total is None:
         raise InputError("no image to follow the gradient of: the images are empty or all NaN")
     return ERF((total / count).cpu().numpy(), count)
 
 
 def draw_erf(erfs: Mapping[str, ERF], path: str | os.PathLike, thresholds=THRESHOLDS) -> Path:
-    """The score maps side by side; the squares hold 20%, 30%, ... of the scores, and below each
-    map stands which share of the image they cover."""
+    """The score maps of several networks side by side, on one scale.
+
+    The squares are the smallest around the centre that hold 20%, 30%, ... of the scores; below
+    each map stands which share of the image they cover.
+    """
     from matplotlib.patches import Rectangle
 
     from seewide.analysis import pictures
 
+    if not erfs:
+        raise InputError("no receptive field to draw")
+    columns = min(len(erfs), 4)
+    rows = -(-len(erfs) // columns)
     with pictures.style():
-        figure, axes = pictures.canvas(1, len(erfs), width=3.9 * len(erfs), height=4.2)
-        for axis, (title, erf) in zip(axes, erfs.items(), strict=True):
+        figure, axes = pictures.canvas(rows, columns, 3.6 * columns + 0.6, 3.9 * rows)
+        for axis in axes[len(erfs) :]:
+            axis.set_axis_off()
+        for axis, (title, erf) in zip(axes, erfs.items(), strict=False):
             H, W = erf.scores.shape
-            axis.imshow(erf.scores, cmap="magma", vmin=0, vmax=1)
+            image = axis.imshow(erf.scores, cmap="magma", vmin=0, vmax=1)
             for threshold in thresholds:
                 side = erf.side(threshold)
                 corner = (W // 2 - side / 2, H // 2 - side / 2)
-                box = Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1)
+                box = Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=0.9)
                 axis.add_patch(box)
+                if side > min(H, W) / 12:  # smaller ones leave no room for their name
+                    axis.annotate(f"{threshold:.0%}", corner, xytext=(2, -2), va="top",
+                                  textcoords="offset points", color="white", fontsize=7,
+                                  annotation_clip=True)  # fmt: skip
             axis.set_xlim(-0.5, W - 0.5)
             axis.set_ylim(H - 0.5, -0.5)
-            axis.set_xticks([])
+            axis.set_xticks([0, W // 2, W - 1], ["0", f"{W // 2}", f"{W} px"], fontsize=7)
             axis.set_yticks([])
             axis.set_title(title)
             axis.spines[:].set_visible(False)
             ratios = erf.area_ratios(thresholds).items()
             axis.set_xlabel("   ".join(f"{t:.0%}: {r:.1%}" for t, r in ratios), fontsize=8)
+        bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, shrink=0.8)
+        bar.outline.set_visible(False)
+        bar.set_label("log10(contribution + 1), of its maximum", fontsize=8)
         return pictures.save(figure, path)
 
 
-def _contribution(features: Callable[[Tensor], Tensor], image_CHW: Tensor) -> Tensor:
-    """(H, W) float64: relu'd gradient of the relu'd central features, summed over channels."""
-    x_NCHW = image_CHW.detach()[None].requires_grad_()
+def _singles(images: Iterable[Tensor]) -> Iterator[Tensor]:
+    """(C, H, W) images, whether they come alone or in batches."""
+    for tensor in images:
+        if tensor.ndim not in (3, 4):
+            raise InputError(
+                f"images are (C, H, W) or (N, C, H, W), got shape {tuple(tensor.shape)}"
+            )
+        yield from tensor if tensor.ndim == 4 else tensor[None]
+
+
+def _groups(items: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Lists of `size` items of one shape; the last of a shape may be shorter."""
+    group: list[Tensor] = []
+    for item in items:
+        if group and (len(group) == size or item.shape != group[0].shape):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _contributions(features: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
+    """(N, H, W) float64: relu'd gradient of the relu'd central features, summed over channels."""
+    x_NCHW = x_NCHW.detach().requires_grad_()
     with torch.enable_grad():
         y_NChw = features(x_NCHW)
         if y_NChw.ndim != 4:
@@ -207,4 +269,4 @@ def _contribution(features: Callable[[Tensor], Tensor], image_CHW: Tensor) -> Te
         if not center.requires_grad:
             raise InputError("the features do not depend on the image through a gradient")
         (gradient_NCHW,) = torch.autograd.grad(center, x_NCHW)
-    return gradient_NCHW.relu().sum((0, 1), dtype=torch.float64)
+    return gradient_NCHW.relu().sum(1, dtype=torch.float64)

@@ -66,7 +66,7 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], path: str | os.PathLike)
     with style():
         figure, axes = canvas(1, len(panels), width=4.6 * len(panels), height=3.2)
         for axis, (title, keys) in zip(axes, panels, strict=True):
-            for colour, key in zip(_colours(len(keys)), keys, strict=True):
+            for colour, key in zip(colours(len(keys)), keys, strict=True):
                 points = [
                     (row.get("epoch", position), row[key])
                     for position, row in enumerate(metrics, start=1)
@@ -142,7 +142,7 @@ def draw_bars(
     rows = np.arange(len(bars))
     with style():
         figure, (axis,) = canvas(1, 1, width=7.2, height=0.9 + 0.5 * len(bars))
-        axis.barh(rows, values, height=0.62, color=_colours(len(bars)))
+        axis.barh(rows, values, height=0.62, color=colours(len(bars)))
         axis.hlines(rows, lows, highs, color=INK, linewidth=1)
         for row, value, high in zip(rows, values, highs, strict=True):
             axis.annotate(f"{value:.3g}", (max(value, high), row), xytext=(5, 0), va="center",
@@ -213,7 +213,8 @@ def _keys(metrics, wanted) -> list[str]:
     return list(dict.fromkeys(key for row in metrics for key in row if wanted(key)))
 
 
-def _colours(count: int) -> list[str]:
+def colours(count: int) -> list[str]:
+    """As many of the palette, from its beginning again where there are more."""
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 

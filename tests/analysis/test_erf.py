@@ -7,7 +7,8 @@ import torch
 from matplotlib.image import imread
 from torch import nn
 
-from seewide.analysis.erf import ERF, Protocol, draw_erf, effective_receptive_field
+from seewide.analysis.cost import peak_memory
+from seewide.analysis.erf import ERF, PROTOCOLS, Protocol, draw_erf, effective_receptive_field
 from seewide.errors import InputError
 
 
@@ -95,6 +96,17 @@ def test_a_timm_model_is_left_as_it_was():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_two_protocols_give_the_two_documented_numbers():
+    """One network, 3 x 3 pixels at either size: r = 9 of 1024^2, and 9 of 224^2 pixels."""
+    assert {"replknet": Protocol(50, 1024), "uniconvnet": Protocol(1000, 224)} == PROTOCOLS
+    conv = positive_conv((3, 3), channels=1)
+    for name, protocol in PROTOCOLS.items():
+        images = torch.rand(1, 1, protocol.side, protocol.side).expand(1000, -1, -1, -1)
+        erf = effective_receptive_field(conv, images, name, features=conv)
+        assert erf.images == protocol.images
+        assert erf.area_ratio(0.99) == 9 / protocol.side**2
+
+
 def test_protocols_resize_and_count():
     conv = positive_conv((3, 3))
     images = torch.randn(5, 4, 10, 12)
@@ -105,6 +117,59 @@ def test_protocols_resize_and_count():
         effective_receptive_field(conv, images[:2], "replknet", features=conv)
     with pytest.raises(InputError, match=r"'repln'.*did you mean replknet"):
         effective_receptive_field(conv, images, "repln", features=conv)
+
+
+def test_a_linear_network_s_field_is_the_convolution_of_its_kernels():
+    """float64; kernels are positive, so that no gradient is cut off."""
+    from scipy.signal import convolve2d
+
+    kernels = [torch.rand(1, 1, *size).double() for size in ((3, 5), (7, 7), (1, 3))]
+    convs = [nn.Conv2d(1, 1, k.shape[2:], padding="same", bias=False) for k in kernels]
+    for conv, kernel in zip(convs, kernels, strict=True):
+        conv.weight = nn.Parameter(kernel)
+    model = nn.Sequential(*convs)
+    erf = effective_receptive_field(model, torch.rand(2, 1, 31, 31).double(), features=model)
+    expected = np.ones((1, 1))
+    for kernel in kernels:  # what a pixel contributes: the kernels flipped, as torch correlates
+        expected = convolve2d(expected, kernel[0, 0].numpy()[::-1, ::-1])
+    h, w = expected.shape
+    inner = erf.contribution[15 - h // 2 : 16 + h // 2, 15 - w // 2 : 16 + w // 2]
+    np.testing.assert_allclose(inner[::-1, ::-1], expected, rtol=1e-12)
+    assert erf.support == (h, w)
+
+
+def test_neither_batches_nor_recomputing_change_the_field():
+    model = timm.create_model("test_convnext").double()
+    images = torch.randn(5, 3, 64, 64).double()
+    norm = effective_receptive_field(model, images).contribution
+    for options in ({"batch": 2}, {"batch": 8}, {"recompute": True}):
+        erf = effective_receptive_field(model, images, **options)
+        assert erf.images == 5
+        np.testing.assert_allclose(erf.contribution, norm, rtol=1e-12, atol=1e-18)
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+def test_recomputing_takes_a_fraction_of_the_memory():
+    model = timm.create_model("test_convnext3", depths=(2, 6, 6, 2)).eval()
+    image = torch.randn(1, 3, 96, 96)
+
+    def peak(recompute):
+        return peak_memory(lambda: effective_receptive_field(model, image, recompute=recompute))
+
+    assert peak(True) < 0.5 * peak(False)
+
+
+def test_layers_by_name_see_more_the_deeper_they_are():
+    model = timm.create_model("test_convnext")
+    images = torch.randn(2, 3, 96, 96)
+    seen = [
+        effective_receptive_field(model, images, layer=f"stages.{i}").side(0.99) for i in range(3)
+    ]
+    assert seen[0] < seen[1] < seen[2]
+    with pytest.raises(InputError, match=r"unknown layer of ConvNeXt 'stages\.9'; did you mean st"):
+        effective_receptive_field(model, images, layer="stages.9")
+    with pytest.raises(InputError, match=r"\(N, C, h, w\), got shape \(1, 1000\)"):
+        effective_receptive_field(model, images, layer="head.fc")
 
 
 def test_an_image_with_a_nan_gradient_is_passed_over():
@@ -125,6 +190,12 @@ def test_bad_input_is_one_sentence():
         effective_receptive_field(conv, images, features=lambda x: conv(x).flatten(2).mT)
     with pytest.raises(InputError, match="do not depend on the image"):
         effective_receptive_field(conv, images, features=lambda x: x.detach())
+    with pytest.raises(InputError, match=r"images are \(C, H, W\) or .*, got shape \(4, 16000\)"):
+        effective_receptive_field(conv, [torch.randn(4, 16000)], features=conv)
+    with pytest.raises(InputError, match=r"of one size, got \(8, 8\) and \(9, 9\)"):
+        effective_receptive_field(conv, [images[0], torch.randn(4, 9, 9)], features=conv)
+    with pytest.raises(InputError, match="1 image or more, got batch=0"):
+        effective_receptive_field(conv, images, features=conv, batch=0)
     with pytest.raises(InputError, match="images are empty"):
         effective_receptive_field(conv, images[:0], features=conv)
     with pytest.raises(InputError, match=r"threshold .* got 1\.5"):
