@@ -84,6 +84,18 @@ _operator = Operator(
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
+    """One look at what nearly always fits, and only then the sentence: small maps take 50 us."""
+    fits = x.ndim == 4 and weight.ndim == 4 and x.is_floating_point()
+    if fits:
+        C, one, kh, kw = weight.shape
+        fits = one == 1 and x.shape[1] == C and kh & kw & 1 and dilation >= 1
+    fits = fits and (bias is None or bias.ndim == 1 and bias.shape[0] == C)
+    same = x.dtype == weight.dtype and (bias is None or bias.dtype == x.dtype)
+    if not (fits and (same or autocasts(x.device.type))):
+        _complain(x, weight, bias, dilation)
+
+
+def _complain(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
     if x.ndim != 4:
         raise InputError(f"x must be (N, C, H, W), got shape {tuple(x.shape)}")
     C = x.shape[1]
@@ -100,7 +112,6 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Non
         raise InputError(f"dilation must be at least 1, got {dilation=}")
     if not x.is_floating_point():
         raise InputError(f"x must be floating point, got {x.dtype}")
-    if not autocasts(x.device.type):
-        for name, tensor in (("weight", weight), ("bias", bias)):
-            if tensor is not None and tensor.dtype != x.dtype:
-                raise InputError(f"x is {x.dtype} and {name} is {tensor.dtype}; they must agree")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype != x.dtype:
+            raise InputError(f"x is {x.dtype} and {name} is {tensor.dtype}; they must agree")

@@ -42,6 +42,9 @@ def why_not(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> st
         return "this PyTorch was built without oneDNN"
     if torch.compiler.is_exporting():
         return "an exported program keeps the one plain convolution that every runtime knows"
+    H, W = x.shape[2:]
+    if weight.shape[2:] == (3, 3) and dilation == 1 and x.dtype == torch.float32 and H > 2 < W:
+        return "torch's own 3 x 3 kernel is as fast, and its gradients up to 5 times faster"
     if x.numel() == 0:
         return f"the input is empty, shape {tuple(x.shape)}"
     return None
