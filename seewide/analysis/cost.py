@@ -46,13 +46,14 @@ def count_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> Cos
     return Cost(sum(parameter.numel() for parameter in model.parameters()), macs)
 
 
-def peak_memory(call: Callable[[], object]) -> int:
+def peak_memory(call: Callable[[], object], cuda: bool | None = None) -> int:
     """Bytes that `call` holds at most, at once, beyond what was there before.
 
-    With CUDA in use: the allocator's figure. Otherwise the sum of the tensors alive, which leaves
-    out the scratch memory inside an operator, and works on the meta device too.
+    With `cuda`, by default where it is in use, the allocator's figure. Otherwise the sum of the
+    tensors alive, which leaves out the scratch memory inside an operator, and works on the meta
+    device too.
     """
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized() if cuda is None else cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -62,6 +63,37 @@ def peak_memory(call: Callable[[], object]) -> int:
     with _LiveTensors() as live:
         call()
     return live.peak
+
+
+def training_memory(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> int:
+    """Bytes that one forward and backward pass of a batch of `shape` holds at most, at once.
+
+    Activations, gradients of the parameters and intermediate results, beside the parameters; an
+    optimizer adds its own state (AdamW: twice the parameters). Counted on the meta device with the
+    tensors that the operators say they make, so scratch memory inside an operator is left out.
+    """
+    meta = OnMeta(model)
+    x = meta.input(shape)
+    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    state = {
+        name: tensor.requires_grad_(name.removeprefix("model.") in wanted)
+        for name, tensor in meta.state.items()
+    }
+    if not wanted:
+        raise InputError(f"no parameter of {type(model).__name__} is trained")
+
+    def step() -> None:
+        y = torch.func.functional_call(meta, state, (x,))
+        loss = sum(leaf.float().sum() for leaf in _tensors(y))
+        torch.autograd.grad(loss, [t for t in state.values() if t.requires_grad], allow_unused=True)
+
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    try:
+        return peak_memory(step, cuda=False)
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 class _LiveTensors(TorchDispatchMode):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INK, FAINT = "#1f2933", "#9aa5b1"
 # Distinguishable with every common colour blindness and in grey (after Okabe and Ito 2008).
 PALETTE = ("#1f6fb2", "#e07b39", "#2a9d76", "#b5559b", "#8c6d31")
+MORE = ("#c9a66b", "#7fb7d9", "#5c6f7f", "#c7ced6")  # for parts of a whole beyond five
 STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture on every machine

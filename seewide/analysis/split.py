@@ -1,0 +1,265 @@
+"""Where a network's parameters and multiply-adds are: by stage, and by kind of layer.
+
+The operators that a forward pass executes are caught on the meta device, with the module they run
+in, so this needs no list of layer classes and holds for any `nn.Module`. Kinds follow Figure 5 of
+PeLK (arXiv 2403.07589) and are told by shapes:
+
+* large kernel: a depthwise convolution of stride 1 with a side of 7 or more;
+* small kernel: any other convolution of stride 1 with a window;
+* down-sampling: a convolution with a stride, the stem's as well;
+* FFN: 1 x 1 convolutions and linear layers on maps, which mix channels;
+* attention: products of activations with activations;
+* head: after the last stage;
+* gate: 1 x 1 convolutions and linear layers on pooled maps, as in squeeze-and-excitation;
+* embedding: parameters named `pos_embed`, and products of parameters with parameters, as in PeLK's
+  position maps;
+* rest: norms, scales, biases of their own.
+
+*Dense* multiply-adds count every tap of every kernel. Where weights are shared (PeLK's grids) or
+zero (sparse training), fewer products are of distinct non-zero weights: *distinct*, dense times the
+non-zero parameters over the taps. That is what an execution that profits from both computes; one
+that does not computes the dense count.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
+
+from seewide.analysis._modes import OnMeta
+from seewide.errors import InputError, unknown
+
+KINDS = (
+    "FFN", "large kernel", "small kernel", "attention", "down-sampling", "gate", "embedding",
+    "head", "rest",
+)  # fmt: skip
+LARGE = 7
+aten = torch.ops.aten
+
+
+@dataclass
+class Share:
+    """Of one kind in one stage; `activations` are the numbers that its operators put out."""
+
+    parameters: int = 0
+    macs: int = 0
+    distinct_macs: float = 0.0
+    activations: int = 0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(
+            self.parameters + other.parameters,
+            self.macs + other.macs,
+            self.distinct_macs + other.distinct_macs,
+            self.activations + other.activations,
+        )
+
+
+@dataclass
+class CostSplit:
+    """`shares[stage][kind]`, stages in order of execution."""
+
+    shares: dict[str, dict[str, Share]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Share:
+        return sum((share for kinds in self.shares.values() for share in kinds.values()), Share())
+
+    def by_stage(self) -> dict[str, Share]:
+        return {stage: sum(kinds.values(), Share()) for stage, kinds in self.shares.items()}
+
+    def by_kind(self) -> dict[str, Share]:
+        """In the order of `KINDS`, those that occur."""
+        totals: dict[str, Share] = defaultdict(Share)
+        for kinds in self.shares.values():
+            for kind, share in kinds.items():
+                totals[kind] = totals[kind] + share
+        return {kind: totals[kind] for kind in KINDS if kind in totals}
+
+    def rows(self) -> list[tuple[str, str, int, int, int, int]]:
+        """(stage, kind, parameters, multiply-adds, distinct multiply-adds, activations)."""
+        return [
+            (stage, kind, s.parameters, s.macs, round(s.distinct_macs), s.activations)
+            for stage, kinds in self.shares.items()
+            for kind, s in sorted(kinds.items(), key=lambda item: KINDS.index(item[0]))
+        ]
+
+
+def split_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> CostSplit:
+    """Split what `count_cost` counts, for one input of `shape`, in evaluation mode.
+
+    Stages are those of timm's `feature_info` where the model has it, otherwise its children.
+    """
+    meta = OnMeta(model)
+    stages = _stage_names(model)
+    x = meta.input(shape)
+    with _Executed(x) as executed:
+        meta.call(x)
+    shares: dict[str, dict[str, Share]] = defaultdict(lambda: defaultdict(Share))
+    last = max((i for i, op in enumerate(executed.ops) if _stage(op.module, stages) in stages),
+               default=len(executed.ops))  # fmt: skip
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)  # by module, weighed by multiply-adds
+    parameters = dict(model.named_parameters())
+    for i, op in enumerate(executed.ops):
+        stage = _stage(op.module, stages)
+        kind = "head" if i > last and stage not in stages else op.kind
+        kinds[op.module][kind] += op.macs
+        share = shares[stage][kind]
+        share.macs += op.macs
+        share.distinct_macs += op.macs * _distinct(op, parameters)
+        share.activations += op.outputs
+    for name, parameter in parameters.items():
+        module, _, own = name.rpartition(".")
+        if own == "pos_embed":
+            kind = "embedding"
+        elif kinds[module]:
+            kind = kinds[module].most_common(1)[0][0]
+        else:
+            kind = "rest"
+        shares[_stage(module, stages)][kind].parameters += parameter.numel()
+    return CostSplit({stage: dict(kinds) for stage, kinds in shares.items()})
+
+
+def draw_split(
+    splits: Mapping[str, CostSplit], path: str | os.PathLike, what: str = "macs"
+) -> Path:
+    """A bar per network, cut into kinds; PeLK's Figure 5. `what` is an attribute of `Share`."""
+    from seewide.analysis import pictures
+
+    unit = {"macs": "multiply-adds (G)", "distinct_macs": "distinct multiply-adds (G)",
+            "parameters": "parameters (M)", "activations": "activations (M)"}  # fmt: skip
+    if what not in unit:
+        raise unknown("share", what, unit)
+    if not splits:
+        raise InputError("no network to split the cost of")
+    scale = 1e9 if "macs" in what else 1e6
+    kinds = [kind for kind in KINDS if any(kind in split.by_kind() for split in splits.values())]
+    hues = dict(zip(KINDS, [*pictures.PALETTE, *pictures.MORE], strict=True))
+    rows = range(len(splits))
+    with pictures.style():
+        figure, (axis,) = pictures.canvas(1, 1, 8.0, 1.5 + 0.5 * len(splits))
+        start = [0.0] * len(splits)
+        for kind in kinds:
+            parts = [split.by_kind().get(kind, Share()) for split in splits.values()]
+            values = [getattr(part, what) / scale for part in parts]
+            axis.barh(rows, values, left=start, height=0.62, color=hues[kind], label=kind)
+            start = [left + value for left, value in zip(start, values, strict=True)]
+        for row, end in zip(rows, start, strict=True):
+            axis.annotate(f"{end:.3g}", (end, row), xytext=(5, 0), va="center",
+                          textcoords="offset points")  # fmt: skip
+        axis.set_yticks(rows, splits)
+        axis.invert_yaxis()
+        axis.set_xlim(0, max(start) * 1.1 or 1)
+        axis.set_xlabel(unit[what])
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x")
+        figure.legend(loc="outside upper center", ncols=min(len(kinds), 5), fontsize=8)
+        return pictures.save(figure, path)
+
+
+@dataclass
+class _Op:
+    """One executed operator: where, what kind, how much; `taps` is the size of its weight."""
+
+    module: str
+    kind: str
+    macs: int
+    outputs: int
+    taps: int
+
+
+class _Executed(TorchDispatchMode):
+    """Records the operators that multiply and add; `x` is the input."""
+
+    def __init__(self, x: Tensor):
+        super().__init__()
+        self.ops: list[_Op] = []
+        self.from_input = {id(x): x}  # with the tensors, so that no id is used twice
+        self.tracker = ModuleTracker()
+
+    def __enter__(self):
+        self.tracker.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.tracker.__exit__(*error)
+        return super().__exit__(*error)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        packet = func.overloadpacket
+        if packet not in flop_registry:
+            with self:
+                y = func.decompose(*args, **kwargs)
+            y = func(*args, **kwargs) if y is NotImplemented else y
+        else:
+            y = func(*args, **kwargs)
+            self.ops.append(self._record(packet, args, kwargs, y))
+        if self._depends_on_input((args, kwargs)):
+            self.from_input.update((id(t), t) for t in tree_leaves(y) if isinstance(t, Tensor))
+        return y
+
+    def _depends_on_input(self, tree: object) -> bool:
+        return any(id(leaf) in self.from_input for leaf in tree_leaves(tree))
+
+    def _record(self, packet, args: tuple, kwargs: dict, y) -> _Op:
+        tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+        weight = args[1] if packet is aten.convolution else tensors[-1]
+        innermost = max(self.tracker.parents, key=len)
+        return _Op(
+            module=innermost.removeprefix("OnMeta").removeprefix(".model").removeprefix("."),
+            kind=_kind(packet, args) if self._depends_on_input(args) else "embedding",
+            macs=flop_registry[packet](*args, **kwargs, out_val=y) // 2,
+            outputs=sum(leaf.numel() for leaf in tree_leaves(y) if isinstance(leaf, Tensor)),
+            taps=weight.numel(),
+        )
+
+
+def _kind(packet, args: tuple) -> str:
+    if packet is aten.convolution:
+        x, weight, _, stride = args[:4]
+        sides = weight.shape[2:]
+        if max(stride) > 1:
+            return "down-sampling"
+        if max(sides) > 1:
+            depthwise = weight.shape[1] == 1 and weight.shape[0] > 1
+            return "large kernel" if depthwise and max(sides) >= LARGE else "small kernel"
+        return "gate" if x.shape[2:].numel() == 1 else "FFN"
+    if packet in (aten.mm, aten.addmm):
+        rows = args[-2].shape[0]
+        return "gate" if rows == 1 else "FFN"
+    return "attention"
+
+
+def _distinct(op: _Op, parameters: dict[str, Tensor]) -> float:
+    """Non-zero parameters over taps of the weight that the operator used; 1 for dense ones."""
+    weight = parameters.get(f"{op.module}.weight" if op.module else "weight")
+    if weight is None or weight.is_meta or op.kind in ("attention", "embedding"):
+        return 1.0
+    return min(torch.count_nonzero(weight).item() / op.taps, 1.0)
+
+
+def _stage_names(model: nn.Module) -> list[str]:
+    """Names of the stages' modules: timm's, or those of the children."""
+    try:
+        return [info["module"] for info in model.feature_info]
+    except (AttributeError, KeyError, TypeError):
+        return []
+
+
+def _stage(module: str, stages: Sequence[str]) -> str:
+    for stage in stages:
+        if module == stage or module.startswith(f"{stage}."):
+            return stage
+    return module.partition(".")[0] or "whole"
