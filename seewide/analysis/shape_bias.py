@@ -1,0 +1,256 @@
+"""Shape bias: does a network go by shape or by texture where the two disagree?
+
+Geirhos et al. (arXiv 1811.12231): pictures of 16 everyday classes whose shape is of one class and
+whose texture, by style transfer, is of another. A decision for the shape's class is a shape
+decision, for the texture's class a texture decision; all others say nothing.
+
+    shape bias = shape decisions / (shape decisions + texture decisions)
+
+A network of ImageNet's 1000 classes decides by the mean of its probabilities over the ImageNet
+classes below each of the 16 in WordNet (Geirhos et al. 2021, arXiv 2106.07411); a network of 16
+outputs by the largest, its classes in alphabetical order. Of the 1280 published pictures, the 80
+whose shape and texture agree are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seewide.errors import InputError
+
+CLASSES = (
+    "airplane", "bear", "bicycle", "bird", "boat", "bottle", "car", "cat", "chair", "clock", "dog",
+    "elephant", "keyboard", "knife", "oven", "truck",
+)  # fmt: skip
+
+# ImageNet's classes below each of the 16, as Geirhos et al. chose them (some were taken out by hand
+# as ambiguous: the pizza oven is an oven, the microwave is not). Dogs and birds are ranges of the
+# sorted 1000 with gaps; the others are WordNet ids.
+WORDNET = {
+    "airplane": "n02690373",
+    "bear": "n02132136 n02133161 n02134084 n02134418",
+    "bicycle": "n02835271 n03792782",
+    "boat": "n02951358 n03344393 n03662601 n04273569 n04612504",
+    "bottle": "n02823428 n03937543 n03983396 n04557648 n04560804 n04579145 n04591713",
+    "car": "n02814533 n03100240 n04285008",
+    "cat": "n02123045 n02123159 n02123394 n02123597 n02124075 n02125311",
+    "chair": "n02791124 n03376595 n04099969 n04429376",
+    "clock": "n02708093 n03196217 n04548280",
+    "elephant": "n02504013 n02504458",
+    "keyboard": "n03085013 n04505470",
+    "knife": "n03041632",
+    "oven": "n04111531",
+    "truck": "n03345487 n03417042 n03770679 n03796401 n03930630 n03977966 n04461696 n04467665",
+}
+INDICES = {
+    "bird": "8 10-16 18-20 22-24 80-83 87-96 98-100 127-133 135-145",
+    "dog": "152-191 193-203 205-226 228-241 243-250 252-257 259 261-263 265-268",
+}
+
+# Percent, for the figure's lines: Geirhos et al. 2019 (arXiv 1811.12231) on the PNG originals; AlexNet,
+# VGG-16 and GoogLeNet with Caffe's weights, ResNet-50 with torchvision's.
+PUBLISHED = {"humans": 95.9, "AlexNet": 42.9, "VGG-16": 17.2, "GoogLeNet": 31.2, "ResNet-50": 22.1}
+
+
+@cache
+def imagenet_to_16() -> tuple[tuple[int, ...], ...]:
+    """For each of CLASSES, the indices below it among ImageNet's 1000."""
+    from timm.data import ImageNetInfo
+
+    index = {name: i for i, name in enumerate(ImageNetInfo().label_names())}
+    members = {c: tuple(index[wnid] for wnid in ids.split()) for c, ids in WORDNET.items()}
+    for name, ranges in INDICES.items():
+        spans = [span.partition("-") for span in ranges.split()]
+        members[name] = tuple(
+            i for first, _, last in spans for i in range(int(first), int(last or first) + 1)
+        )
+    return tuple(members[name] for name in CLASSES)
+
+
+def decide(logits_NK: Tensor) -> list[str]:
+    """One of CLASSES per row.
+
+    Args:
+        logits_NK: (N, 1000) of an ImageNet classifier, or (N, 16) of one fine-tuned to CLASSES.
+    """
+    if logits_NK.ndim != 2 or logits_NK.shape[1] not in (16, 1000):
+        raise InputError(
+            f"shape bias is decided among ImageNet's 1000 classes or the 16, got outputs of shape "
+            f"{tuple(logits_NK.shape)}"
+        )
+    shares = logits_NK.float().softmax(1)
+    if shares.shape[1] == 1000:
+        members = imagenet_to_16()
+        shares = torch.stack([shares[:, list(below)].mean(1) for below in members], dim=1)
+    return [CLASSES[i] for i in shares.argmax(1).tolist()]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """How often shape, texture or neither was decided for; one picture is at most one of them."""
+
+    shape: int = 0
+    texture: int = 0
+    neither: int = 0
+
+    @property
+    def bias(self) -> float:
+        """Shape bias, 0 to 1; NaN without a decision for either."""
+        decided = self.shape + self.texture
+        return self.shape / decided if decided else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% confidence interval of `bias` (Wilson 1927), for pictures drawn independently."""
+        n = self.shape + self.texture
+        if not n:
+            return 0.0, 1.0
+        z = 1.959964
+        middle = (self.bias + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * math.sqrt(self.bias * (1 - self.bias) / n + (z / n / 2) ** 2)
+        return max(middle - half, 0.0), min(middle + half, 1.0)
+
+    @property
+    def decided(self) -> float:
+        """Share of the pictures for which shape or texture was decided, 0 to 1."""
+        total = self.shape + self.texture + self.neither
+        return (self.shape + self.texture) / total if total else math.nan
+
+
+@dataclass(frozen=True)
+class ShapeBias:
+    """Decisions over all pictures, and over those of each shape class."""
+
+    total: Decisions
+    classes: Mapping[str, Decisions]
+
+    def rows(self) -> list[tuple[str, int, int, int, float, float, float]]:
+        """(class, shape, texture, neither, bias, low, high), the total last; shares 0 to 1."""
+        return [
+            (name, d.shape, d.texture, d.neither, d.bias, *d.interval)
+            for name, d in [*self.classes.items(), ("all", self.total)]
+        ]
+
+    def __str__(self) -> str:
+        low, high = self.total.interval
+        return f"{self.total.bias:.1%} (95% interval {low:.1%} to {high:.1%})"
+
+
+def shape_bias(
+    decisions: Iterable[str], shapes: Iterable[str], textures: Iterable[str]
+) -> ShapeBias:
+    """Count decisions of pictures whose shape and texture are known.
+
+    Raises:
+        InputError: a class that is not one of the 16, or sequences of different lengths.
+    """
+    counts = {name: [0, 0, 0] for name in CLASSES}
+    try:
+        for triple in zip(decisions, shapes, textures, strict=True):
+            for name in triple:
+                if name not in counts:
+                    raise InputError(f"the classes are {', '.join(CLASSES)}, got {name!r}")
+            said, shape, texture = triple
+            if shape != texture:
+                counts[shape][0 if said == shape else 1 if said == texture else 2] += 1
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("as many decisions as shapes and textures are needed") from None
+    classes = {name: Decisions(*three) for name, three in counts.items() if sum(three)}
+    total = Decisions(*(sum(three) for three in zip(*counts.values(), strict=True)))
+    return ShapeBias(total, classes)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A picture and what its shape and its texture are of."""
+
+    path: Path
+    shape: str
+    texture: str
+
+
+def list_conflicts(folder: str | os.PathLike) -> list[Conflict]:
+    """The cue-conflict pictures of a folder whose shape and texture differ.
+
+    Reads `labels.csv` (columns file, shape, texture) if there is one; otherwise names as published:
+    `SHAPE/SHAPEn-TEXTUREm.png`, in the folder or in one below it.
+
+    Raises:
+        InputError: no such folder, or none of these pictures in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    table = folder / "labels.csv"
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        missing = {"file", "shape", "texture"} - set(rows[0] if rows else ())
+        if missing:
+            raise InputError(f"{table} has no column {', '.join(sorted(missing))}")
+        found = [Conflict(folder / r["file"], r["shape"], r["texture"]) for r in rows]
+    else:
+        named = re.compile(r"([a-z]+)\d*-([a-z]+)\d*")
+        matches = ((p, named.fullmatch(p.stem)) for p in sorted(folder.rglob("*-*.*")))
+        found = [Conflict(path, *match.groups()) for path, match in matches if match]
+    conflicts = [c for c in found if c.shape != c.texture and {c.shape, c.texture} <= {*CLASSES}]
+    if not conflicts:
+        raise InputError(
+            f"{folder} holds no cue-conflict picture; they are named like cat/cat7-elephant1.png, "
+            f"or listed in labels.csv with the columns file, shape, texture"
+        )
+    return conflicts
+
+
+def draw_shape_bias(
+    results: Mapping[str, ShapeBias],
+    path: str | os.PathLike,
+    published: Mapping[str, float] = PUBLISHED,
+) -> Path:
+    """The usual figure: a row per class, shape to the left, texture to the right.
+
+    A point per network and class, a broad line at each network's total with its 95% interval, and a
+    dotted line for each of `published` (percent).
+    """
+    from seewide.analysis import pictures
+
+    if not results:
+        raise InputError("no shape bias to draw")
+    rows: Sequence[str] = [c for c in CLASSES if any(c in r.classes for r in results.values())]
+    with pictures.style():
+        figure, (axis,) = pictures.canvas(1, 1, 7.6, 1.8 + 0.3 * len(rows))
+        palette = pictures.colours(len(results))
+        for colour, (name, result) in zip(palette, results.items(), strict=True):
+            low, high = result.total.interval
+            axis.axvspan(100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+            axis.axvline(100 * result.total.bias, color=colour, linewidth=2,
+                         label=f"{name}: {result.total.bias:.1%}")  # fmt: skip
+            known = [(100 * result.classes[c].bias, i) for i, c in enumerate(rows)
+                     if c in result.classes and not math.isnan(result.classes[c].bias)]  # fmt: skip
+            x, y = zip(*known, strict=True) if known else ((), ())
+            axis.scatter(x, y, color=colour, s=36, zorder=3, edgecolor="white", linewidth=0.6)
+        for name, percent in published.items():
+            axis.axvline(percent, color=pictures.FAINT, linewidth=1, linestyle=":")
+            axis.annotate(name, (percent, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                          textcoords="offset points", rotation=45, fontsize=7,
+                          color=pictures.INK)  # fmt: skip
+        axis.set_yticks(range(len(rows)), rows)
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_xlim(102, -2)  # shape is on the left, as published
+        axis.set_xlabel("shape bias (%): shape decisions, of those for shape or texture")
+        axis.grid(axis="y")
+        axis.tick_params(length=0)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+        return pictures.save(figure, path)
