@@ -194,7 +194,7 @@ def _in_cells(
     pos_embed: Tensor | None,
     pos_mode: str,
 ) -> Tensor:
-    """The CPU's convolution of row sums; the embedding's part stays dense, once per batch."""
+    """The CPU's convolution of cell sums; the embedding's part stays dense, once per batch."""
     if pos_embed is not None and pos_mode == "constant":
         bias = _shift(expand_weight(weight, grid), pos_embed, bias)
     y = cpu.peripheral_conv2d(x, weight, grid, bias)

@@ -93,8 +93,8 @@ def inputs(N, C, H, W, grid, dtype=torch.float32, layout=torch.contiguous_format
 
 @pytest.fixture
 def cells_everywhere(monkeypatch):
-    """Row sums also where the dense kernel is as fast."""
-    monkeypatch.setattr(cpu, "ROWS_PER_CELL", 0)
+    """Cells also where the dense kernel is as fast."""
+    monkeypatch.setattr(cpu, "TAPS_PER_CELL", 0)
 
 
 @pytest.mark.usefixtures("cells_everywhere")
@@ -162,12 +162,12 @@ def test_large_maps_lose_no_digits(side):
 
 
 @pytest.mark.usefixtures("cells_everywhere")
-def test_row_sums_in_tiles(monkeypatch):
+def test_cell_sums_in_tiles(monkeypatch):
     """As on maps too large for one tile, with a last tile that is smaller."""
     grid = sharing_grid(13)
     x, w, b, _ = inputs(2, 3, 19, 23, grid)
     want = peripheral_conv2d_reference(x.double(), w.double(), grid, b.double())
-    monkeypatch.setattr(cpu, "TILE_BYTES", 5 * 9 * 23 * 3 * 4)
+    monkeypatch.setattr(cpu, "TILE_BYTES", 2 * 4 * 2 * 9 * 19 * 23)
     assert_equal(peripheral_conv2d(x, w, grid, b), want)
 
 
@@ -274,7 +274,7 @@ def test_explain_names_the_choice_and_the_reasons(capsys):
     explain(peripheral_conv2d, *inputs(1, 2, 56, 56, grid)[:2], grid)
     assert "chosen: row sums" in capsys.readouterr().out
     explain(peripheral_conv2d, *inputs(1, 2, 14, 14, grid)[:2], grid)
-    assert "it meets 14 rows of the map on average" in capsys.readouterr().out
+    assert "196 of its taps meet the map on average" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,28 @@
-"""Peripheral convolution on the CPU: sums of rows first, then one convolution with fewer rows.
+"""Peripheral convolution on the CPU, at the cost of its sharing grid: k * k products, not K * K.
 
-All rows of a cell share their weights, so each cell needs only the sum of the rows below it: the
-convolution of K rows becomes one of k rows (13 for K = 51, 17 for K = 101) on an input whose rows
-are those sums,
+The taps of a cell share their weight, so an output is a sum over cells (a, b) of weight[a, b] times
+the sum of the pixels below that cell. Rows and columns separate it into three steps, per channel:
 
-    y[i] = sum over cells a of  (1 x K kernel of cell a) on (sum of x[i + u - K // 2], u in a).
+    rows     R_a(i, j) = sum of x(i + u - r, j) over the rows u of cell a         additions
+    mix      Z_b = sum over a of weight[a, b] * R_a                      (k, k) by (k, H W)
+    columns  y(i, j) = sum over b, and columns v of cell b, of Z_b(i, j + v - r)  additions
 
-The row sums of every output row, k of them, are laid under one another, so that a k x K
-convolution of stride (k, 1) computes them all, in the library's fast channels-last kernel. Sums are
-made by doubling (2, 4, 8, ... rows), not as differences of prefix sums: each is a short sum of
-its own, as exact as the convolution itself on maps of any size.
+The sums are made by doubling (2, 4, 8, ... pixels), not as differences of prefix sums: each is a
+short sum of its own, as exact as the convolution itself on maps of any size. Columns double in the
+opposite order: what is due 16 pixels is split into twice 8, and so on.
 
-It pays where the kernel meets many more rows than it has cells. Times faster than the dense kernel,
-forward / forward and backward (44 channels, one thread, AVX-512):
+Of the gradients, the input's is the same with everything mirrored; the weight's is the product of
+the row sums of x with the mirrored column sums of dy.
 
-    51 x 51 on 56 x 56, batch 8      1.4 / 1.6
-    101 x 101 on 56 x 56, batch 8    2.1 / 2.6
-    101 x 101 on 128 x 128           3.4 / 2.8
-    49 x 49 on 28 x 28, batch 8      1.1 / 1.7
+Times faster than the dense kernel, forward / forward and backward (36 channels, channels last, one
+thread, AVX-512; docs/log has what was tried before):
 
-The input's gradient takes the same form, the weight's another with as few terms.
+    51 x 51 on 56 x 56, batch 8      2.5 / 2.3
+    101 x 101 on 56 x 56, batch 8    4.3 / 4.1
+    101 x 101 on 128 x 128           10 / 7.2
+    51 x 51 on 28 x 28, batch 8      1.0 / 1.4
 
-Doing the same to the columns does not pay: the sums of all pairs of sizes are 16 to 36 maps, as
-many memory passes as the dense kernel takes altogether. Nor do matrix products with Toeplitz
-matrices of the rows: 1.2 times slower for 51 x 51, 1.3 times faster for 101 x 101.
-
-Legend: N batch, C channels, H x W map, K kernel size, k number of cells along an axis.
+Legend: P = N C planes of H x W pixels, K kernel size, r = K // 2, k number of cells along an axis.
 """
 
 import torch
@@ -34,8 +31,8 @@ from torch import Tensor
 
 from . import depthwise
 
-ROWS_PER_CELL = 2.5  # rows that meet the map, per cell, from which it is faster than dense
-TILE_BYTES = 4 << 20  # of row sums at a time: 56 x 56 in one go costs 1.5 times as much at batch 8
+TILE_BYTES = 6 << 20  # of R and Z at a time; 3 to 12 MB are within 10%
+TAPS_PER_CELL = 55  # taps that meet the map, for each of the k cells, from which it beats dense
 
 
 def why_not(x: Tensor, weight: Tensor, grid: list[int]) -> str | None:
@@ -43,19 +40,25 @@ def why_not(x: Tensor, weight: Tensor, grid: list[int]) -> str | None:
     reason = depthwise.why_not(x, weight, None, 1)
     if reason is not None:
         return reason
-    H, r = x.shape[2], sum(grid) // 2
-    met = sum(min(H - 1, i + r) - max(0, i - r) + 1 for i in range(H)) / H
-    if met < ROWS_PER_CELL * len(grid):
+    met = _met(x.shape[2], sum(grid)) * _met(x.shape[3], sum(grid))
+    if met < TAPS_PER_CELL * len(grid):
         return (
-            f"the dense kernel is as fast: it meets {met:.0f} rows of the map on average, not "
-            f"{ROWS_PER_CELL:g} times the {len(grid)} cells"
+            f"the dense kernel is as fast: {met:.0f} of its taps meet the map on average, fewer "
+            f"than {TAPS_PER_CELL} times the {len(grid)} cells of an axis"
         )
     return None
 
 
 def plan(x: Tensor, weight: Tensor, grid: list[int]) -> str:
     """In words, for `explain`."""
-    return f"row sums, then {len(grid)} rows of {sum(grid)} taps instead of {sum(grid)}"
+    k, K = len(grid), sum(grid)
+    return f"row sums, products of {k} x {k} instead of {K} x {K} weights, column sums"
+
+
+def _met(length: int, K: int) -> float:
+    """How many of K taps lie on a map of this length, averaged over the outputs."""
+    r = K // 2
+    return sum(min(length - 1, i + r) - max(0, i - r) + 1 for i in range(length)) / length
 
 
 def peripheral_conv2d(x: Tensor, weight: Tensor, grid: list[int], bias: Tensor | None) -> Tensor:
@@ -70,45 +73,78 @@ def peripheral_conv2d(x: Tensor, weight: Tensor, grid: list[int], bias: Tensor |
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: list[int]) -> Tensor:
     N, C, H, W = x.shape
-    k, K = len(grid), sum(grid)
-    kernel = weight.index_select(2, _cells(grid, weight)).unsqueeze(1)
-    tile = max(1, TILE_BYTES // (k * W * C * x.element_size()))
-    maps = []
-    for n in range(N):
-        sums = _row_sums(x[n].permute(1, 2, 0), grid)
-        for top in range(0, H, tile):
-            rows = torch.stack([s[top : top + tile] for s in sums], 1)  # (tile, k, W, C)
-            rows = rows.reshape(1, -1, W, C).permute(0, 3, 1, 2)
-            y = F.conv2d(rows, kernel, bias, stride=(k, 1), padding=(0, K // 2), groups=C)
-            maps.append(y.permute(0, 2, 3, 1))
-    y = torch.cat(maps, 1).reshape(N, H, W, C).permute(0, 3, 1, 2)
-    return y if depthwise.is_channels_last(x) else y.contiguous()
+    k = len(grid)
+    planes = x.reshape(N * C, H, W)
+    mix = weight.transpose(1, 2).repeat(N, 1, 1)  # of each plane: (b, a)
+    y = torch.empty_like(planes)
+    for part in _parts(planes, k):
+        rows = _cell_sums(planes[part], grid, 1).flatten(2)
+        mixed = torch.bmm(mix[part], rows).view(-1, k, H, W)
+        y[part] = _sum_of_cells(mixed, grid)
+    y = y.view(x.shape)
+    if bias is not None:
+        y += bias[:, None, None]
+    return y.contiguous(memory_format=torch.channels_last) if depthwise.is_channels_last(x) else y
 
 
-def _cells(grid: list[int], like: Tensor) -> Tensor:
-    """The cell that each tap lies in."""
-    cells = [cell for cell, size in enumerate(grid) for _ in range(size)]
-    return torch.tensor(cells, device=like.device)
+def _parts(planes: Tensor, k: int) -> list[slice]:
+    """Slices of the planes, small enough for their sums to stay in the cache."""
+    P, H, W = planes.shape
+    size = max(1, TILE_BYTES // (2 * k * H * W * planes.element_size()))
+    return [slice(start, start + size) for start in range(0, P, size)]
 
 
-def _row_sums(x: Tensor, grid: list[int]) -> list[Tensor]:
-    """(H, ...) -> for each cell, (H, ...): the sum of the rows that it meets from each output."""
-    H, r = x.shape[0], sum(grid) // 2
-    edge = x.new_zeros(r, *x.shape[1:])
-    runs = {1: torch.cat([edge, x, edge])}  # runs[s][i]: sum of rows i .. i + s - 1
+def _pieces(grid: list[int]) -> list[tuple[int, int, int]]:
+    """(cell, first tap, size) of the powers of two that the cells are made of: 9 is 8 and 1."""
+    pieces, start = [], 0
+    for cell, left in enumerate(grid):
+        while left:
+            size = 1 << (left.bit_length() - 1)
+            pieces.append((cell, start, size))
+            start, left = start + size, left - size
+    return pieces
+
+
+def _cell_sums(x: Tensor, grid: list[int], dim: int) -> Tensor:
+    """(P, H, W) -> (P, k, H, W): sums over the pixels of each cell, along `dim`."""
+    length, r = x.shape[dim], sum(grid) // 2
+    edges = (0, 0, r, r) if dim == 1 else (r, r)
+    runs = {1: F.pad(x, edges)}  # runs[s](i): sum of pixels i .. i + s - 1
     size = 1
     while 2 * size <= max(grid):
-        runs[2 * size] = runs[size][:-size] + runs[size][size:]
+        run = runs[size]
+        left = run.shape[dim] - size
+        runs[2 * size] = run.narrow(dim, 0, left) + run.narrow(dim, size, left)
         size *= 2
-    sums, start = [], 0
-    for rows in grid:
-        parts = []
-        while rows:  # 9 rows are 8 and 1
-            size = 1 << (rows.bit_length() - 1)
-            parts.append(runs[size][start : start + H])
-            start, rows = start + size, rows - size
-        sums.append(sum(parts[1:], parts[0]))
+    sums = x.new_empty(x.shape[0], len(grid), *x.shape[1:])
+    begun = -1
+    for cell, start, size in _pieces(grid):
+        piece = runs[size].narrow(dim, start, length)
+        if cell == begun:
+            sums[:, cell] += piece
+        else:
+            sums[:, cell] = piece
+        begun = cell
     return sums
+
+
+def _sum_of_cells(cells: Tensor, grid: list[int]) -> Tensor:
+    """(P, k, H, W) -> (P, H, W): for each pixel, the cells' maps summed over their columns."""
+    P, _, H, W = cells.shape
+    r, largest = sum(grid) // 2, max(grid).bit_length()
+    # due[s](j): what remains to be summed over columns j .. j + s - 1
+    due = {s: cells.new_zeros(P, H, W + 2 * s) for s in (1 << n for n in range(largest))}
+    for cell, start, size in _pieces(grid):
+        shift = start - r
+        first, last = max(0, -shift), min(W + 2 * size, W - shift)
+        if first < last:
+            due[size][..., first:last] += cells[:, cell, :, first + shift : last + shift]
+    for size in reversed(due):
+        if size > 1:
+            half = due[size // 2]
+            half += due[size][..., : half.shape[2]]
+            half += due[size][..., size // 2 :][..., : half.shape[2]]
+    return due[1][..., :W]
 
 
 class _Peripheral(torch.autograd.Function):
@@ -128,10 +164,6 @@ class _Peripheral(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dx = dw = db = None
         if ctx.needs_input_grad[0]:
-            last = depthwise.is_channels_last(x)
-            dy = dy.contiguous(
-                memory_format=torch.channels_last if last else torch.contiguous_format
-            )
             dx = peripheral_conv2d(dy, weight.flip(1, 2), ctx.grid[::-1], None)
         if ctx.needs_input_grad[1]:
             dw = _weight_gradient(x, dy, ctx.grid)
@@ -141,25 +173,12 @@ class _Peripheral(torch.autograd.Function):
 
 
 def _weight_gradient(x: Tensor, dy: Tensor, grid: list[int]) -> Tensor:
-    """dw (C, k, k), by products of each cell's row sums with dy, column by column.
-
-    1.4 (K = 51) and 4 (K = 101) times faster on 56 x 56 than the dense kernel's gradient, summed
-    over cells afterwards.
-    """
-    N, C, H, W = x.shape
-    dy_CRW = dy.permute(1, 2, 0, 3).reshape(C, H * N, W)
-    pairs = _column_pairs(W, grid, x)
-    dw = []
-    for sums in _row_sums(x.permute(2, 1, 0, 3), grid):  # (H, C, N, W), for one cell of rows
-        products = sums.permute(1, 3, 0, 2).reshape(C, W, H * N) @ dy_CRW
-        dw.append(products.reshape(C, W * W) @ pairs)
-    return torch.stack(dw, 1)
-
-
-def _column_pairs(W: int, grid: list[int], like: Tensor) -> Tensor:
-    """(W * W, k): 1 where an input column meets an output column in that cell, else 0."""
-    K, column = sum(grid), torch.arange(W, device=like.device)
-    tap = (column[:, None] - column + K // 2).flatten()
-    cell = _cells(grid, like)[tap.clamp(0, K - 1)]
-    met = (cell[:, None] == torch.arange(len(grid), device=like.device)).t()
-    return (met & (tap >= 0) & (tap < K)).t().to(like.dtype)
+    """dw (C, k, k)."""
+    (N, C, H, W), k = x.shape, len(grid)
+    x, dy = x.reshape(-1, H, W), dy.reshape(-1, H, W)
+    dw = x.new_empty(N * C, k, k)
+    for part in _parts(x, k):
+        rows = _cell_sums(x[part], grid, 1).flatten(2)
+        columns = _cell_sums(dy[part], grid[::-1], 2).flatten(2)
+        dw[part] = torch.bmm(rows, columns.transpose(1, 2))
+    return dw.view(N, C, k, k).sum(0).flip(2)
