@@ -246,7 +246,7 @@ def test_meta_tensors():
 
 @pytest.mark.parametrize("side", [19, 90])
 def test_compile_without_graph_break(side):
-    net, x = Net(), torch.randn(1, 4, side, 23, requires_grad=True)
+    net, x = Net(), torch.randn(1, 4, side, 40, requires_grad=True)
     assert (cpu.why_not(x, net.weight, net.grid) is None) == (side == 90)
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     assert_equal(compiled(x), net(x))
