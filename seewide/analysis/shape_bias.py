@@ -57,7 +57,7 @@ INDICES = {
     "dog": "152-191 193-203 205-226 228-241 243-250 252-257 259 261-263 265-268",
 }
 
-# Percent, for the figure's lines: Geirhos et al. 2019 (arXiv 1811.12231) on the PNG originals; AlexNet,
+# Percent, for the lines: Geirhos et al. 2019 (arXiv 1811.12231) on the PNG originals; AlexNet,
 # VGG-16 and GoogLeNet with Caffe's weights, ResNet-50 with torchvision's.
 PUBLISHED = {"humans": 95.9, "AlexNet": 42.9, "VGG-16": 17.2, "GoogLeNet": 31.2, "ResNet-50": 22.1}
 
