@@ -9,9 +9,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import has_torch_function
 
 from ..errors import InputError
-from ..ops.peripheral import peripheral_conv2d
+from ..ops.peripheral import expand_weight, peripheral_conv2d, position_map
 from ..reparam import center_pad, fold_batch_norm
 from .layout import channels_last_on_cpu
 
@@ -55,6 +56,51 @@ class PeripheralConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, grid={self.grid}, pos_mode={self.pos_mode!r}"
+
+
+class FusedPeripheralConv2d(PeripheralConv2d):
+    """Inference form: keeps what the embedding adds, which depends on the weights and H, W alone.
+
+    In PeLK-T at batch 1 that is 5 to 8% of the time. The kept map is made anew for another size,
+    and when weight or embedding were changed in place or replaced.
+
+    Shape: (N, C, H, W), and optionally an embedding (C, K, K) -> (N, C, H, W)
+    """
+
+    _kept = (None, None)  # what the map was made of, the map
+
+    @classmethod
+    def of(
+        cls, weight: Tensor, bias: Tensor, grid: list[int], pos_mode: str
+    ) -> "FusedPeripheralConv2d":
+        """The layer with this weight (C, k, k) and bias (C,)."""
+        layer = cls(
+            weight.shape[0], grid, pos_mode=pos_mode, device=weight.device, dtype=weight.dtype
+        )
+        layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+        return layer
+
+    def forward(self, x: Tensor, pos_embed: Tensor | None = None) -> Tensor:
+        if pos_embed is not None and self.pos_mode == "valid" and not torch.jit.is_scripting():
+            if not (
+                torch.is_grad_enabled()
+                or torch.compiler.is_compiling()
+                or has_torch_function((x,))
+                or self.weight.is_inference()
+                or pos_embed.is_inference()
+            ):
+                y = peripheral_conv2d(x, self.weight, self.grid, self.bias)
+                return y + self._position_map(pos_embed, x.shape[2], x.shape[3]).to(y.dtype)
+        return peripheral_conv2d(x, self.weight, self.grid, self.bias, pos_embed, self.pos_mode)
+
+    @torch.jit.unused
+    def _position_map(self, pos_embed: Tensor, H: int, W: int) -> Tensor:
+        state = [(t.data_ptr(), t._version, t.dtype) for t in (self.weight, pos_embed)]
+        key, place = self._kept
+        if key != (state, H, W):
+            place = position_map(expand_weight(self.weight, self.grid), pos_embed, H, W)
+            self._kept = ((state, H, W), place)
+        return place
 
 
 class PeripheralBranch(nn.Module):
@@ -119,7 +165,7 @@ class PeripheralReparamBlock(nn.Module):
         return y
 
     @torch.no_grad()
-    def fuse(self) -> PeripheralConv2d:
+    def fuse(self) -> FusedPeripheralConv2d:
         """The one peripheral convolution that computes the same in evaluation.
 
         Its grid is finer if the small kernel reaches into larger cells.
@@ -132,10 +178,7 @@ class PeripheralReparamBlock(nn.Module):
             weight = weight.index_select(1, index).index_select(2, index)
             weight = weight + center_pad(small_weight, (len(grid), len(grid)))
             bias = bias + small_bias
-        dd = {"device": weight.device, "dtype": weight.dtype}
-        conv = PeripheralConv2d(weight.shape[0], grid, pos_mode=self.large.conv.pos_mode, **dd)
-        conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
-        return conv
+        return FusedPeripheralConv2d.of(weight, bias, grid, self.large.conv.pos_mode)
 
 
 def refine(grid: list[int], center: int) -> tuple[list[int], list[int]]:

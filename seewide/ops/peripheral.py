@@ -150,11 +150,13 @@ def peripheral_conv2d_reference(
 def position_map(kernel: Tensor, pos_embed: Tensor, H: int, W: int) -> Tensor:
     """What the embedding adds to each output under "valid": (C, K, K) twice -> (C, H, W).
 
-    The sum of kernel * pos_embed over the taps that meet pixels. Those are a range of rows and a
-    range of columns, so it is two products with matrices of zeros and ones: about as many
-    multiply-adds as a single 1 x K convolution per row of the kernel, once for the whole batch.
+    The sum of kernel * pos_embed over the taps that meet pixels, in float32 for half precision.
+    Those taps are a range of rows and a range of columns, so it is two products with matrices of
+    zeros and ones: about as many multiply-adds as a single 1 x K convolution per row of the kernel,
+    once for the whole batch.
     """
-    product = kernel * pos_embed
+    wide = torch.float64 if kernel.dtype == torch.float64 else torch.float32
+    product = kernel.to(wide) * pos_embed.to(wide)
     rows = _meets(H, kernel.shape[1], product)
     columns = _meets(W, kernel.shape[2], product)
     return rows @ product @ columns.t()
@@ -210,10 +212,8 @@ def _shift(kernel: Tensor, pos_embed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _placed(y: Tensor, kernel: Tensor, pos_embed: Tensor) -> Tensor:
-    """The output with the embedding's map, under "valid"; float32 for half precision."""
-    wide = torch.float64 if y.dtype == torch.float64 else torch.float32
-    place = position_map(kernel.to(wide), pos_embed.to(wide), y.shape[2], y.shape[3])
-    return y + place.to(y.dtype)
+    """The output with the embedding's map, under "valid"."""
+    return y + position_map(kernel, pos_embed, y.shape[2], y.shape[3]).to(y.dtype)
 
 
 _operator = Operator(
