@@ -81,20 +81,27 @@ class FusedPeripheralConv2d(PeripheralConv2d):
         return layer
 
     def forward(self, x: Tensor, pos_embed: Tensor | None = None) -> Tensor:
-        if pos_embed is not None and self.pos_mode == "valid" and not torch.jit.is_scripting():
-            if not (
-                torch.is_grad_enabled()
-                or torch.compiler.is_compiling()
-                or has_torch_function((x,))
-                or self.weight.is_inference()
-                or pos_embed.is_inference()
-            ):
-                y = peripheral_conv2d(x, self.weight, self.grid, self.bias)
-                return y + self._position_map(pos_embed, x.shape[2], x.shape[3]).to(y.dtype)
-        return peripheral_conv2d(x, self.weight, self.grid, self.bias, pos_embed, self.pos_mode)
+        if torch.jit.is_scripting() or not self._keeps(x, pos_embed):
+            return peripheral_conv2d(x, self.weight, self.grid, self.bias, pos_embed, self.pos_mode)
+        else:
+            y = peripheral_conv2d(x, self.weight, self.grid, self.bias)
+            return y + self._position_map(pos_embed, x.shape[2], x.shape[3]).to(y.dtype)
 
     @torch.jit.unused
-    def _position_map(self, pos_embed: Tensor, H: int, W: int) -> Tensor:
+    def _keeps(self, x: Tensor, pos_embed: Tensor | None) -> bool:
+        """Whether this call computes numbers, without gradients, from tensors that count writes."""
+        return not (
+            pos_embed is None
+            or self.pos_mode != "valid"
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or has_torch_function((x,))
+            or self.weight.is_inference()
+            or pos_embed.is_inference()
+        )
+
+    @torch.jit.unused
+    def _position_map(self, pos_embed: Tensor | None, H: int, W: int) -> Tensor:
         state = [(t.data_ptr(), t._version, t.dtype) for t in (self.weight, pos_embed)]
         key, place = self._kept
         if key != (state, H, W):

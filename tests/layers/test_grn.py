@@ -63,7 +63,8 @@ def test_only_what_needs_a_gradient_gets_one():
     layer = GlobalResponseNorm(4)
     layer.bias.requires_grad_(False)
     layer(torch.randn(2, 3, 3, 4)).sum().backward()
-    assert layer.weight.grad is not None and layer.bias.grad is None
+    assert layer.weight.grad is not None
+    assert layer.bias.grad is None
     layer.requires_grad_(False)
     x = torch.randn(2, 3, 3, 4, requires_grad=True)
     layer(x).sum().backward()

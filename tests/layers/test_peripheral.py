@@ -60,4 +60,14 @@ def test_the_map_is_kept_and_made_anew_after_any_change(layer):
 def test_gradients_still_reach_weight_and_embedding(layer):
     x, embedding = torch.randn(1, 4, 9, 7), torch.randn(4, 13, 13, requires_grad=True)
     layer(x, embedding).sum().backward()
-    assert embedding.grad.abs().sum() > 0 and layer.weight.grad.abs().sum() > 0
+    assert embedding.grad.abs().sum() > 0
+    assert layer.weight.grad.abs().sum() > 0
+
+
+def test_scripted_and_exported(layer):
+    x, embedding = torch.randn(1, 4, 9, 7), torch.randn(4, 13, 13)
+    with torch.no_grad():
+        want = plain(layer, x, embedding)
+        assert torch.allclose(torch.jit.script(layer)(x, embedding), want, atol=1e-5)
+        program = torch.export.export(layer, (x, embedding)).module()
+        assert torch.allclose(program(x, embedding), want, atol=1e-5)
