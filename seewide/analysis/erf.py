@@ -258,7 +258,8 @@ def _contributions(features: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tens
     """(N, H, W) float64: relu'd gradient of the relu'd central features, summed over channels."""
     x_NCHW = x_NCHW.detach().requires_grad_()
     with torch.enable_grad():
-        y_NChw = features(x_NCHW)
+        # A view, since checkpoints cannot follow autograd.grad to a leaf that is their own input.
+        y_NChw = features(x_NCHW.view_as(x_NCHW))
         if y_NChw.ndim != 4:
             raise InputError(
                 f"features must be (N, C, h, w), got shape {tuple(y_NChw.shape)}; for tokens say "

@@ -48,10 +48,39 @@ td { border-bottom: 1px solid var(--line); }
 th, td { padding: .45rem .8rem .45rem 0; }
 td:not(:first-child), th:not(:first-child) { text-align: right; padding-right: 0;
         padding-left: .8rem; }
+th button { all: unset; cursor: pointer; }
+th button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+th[aria-sort=ascending] button::after { content: " \\2191"; }
+th[aria-sort=descending] button::after { content: " \\2193"; }
 code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
        color: var(--accent); }
 footer { margin-top: 4rem; border-top: 1px solid var(--line); padding-top: 1rem; }
+@media (max-width: 30rem) {
+  body { padding: 1.5rem .9rem 3rem; font-size: 1rem; }
+  img { padding: .25rem; }
+  th, td { padding-top: .35rem; padding-bottom: .35rem; }
+}
 @media print { body { max-width: none; padding: 0; } figure, table { break-inside: avoid; } }
+""".strip()
+
+
+# A click on a heading sorts by its column: by number if all cells begin with one, else by letters.
+SCRIPT = """
+for (const table of document.querySelectorAll("table")) {
+  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    const text = row => row.cells[column].textContent.trim();
+    const rows = [...body.rows], number = /^-?[0-9]/;
+    const numeric = rows.every(row => number.test(text(row)) || text(row) === "-");
+    const order = numeric
+      ? (a, b) => (parseFloat(text(a)) || 0) - (parseFloat(text(b)) || 0)
+      : (a, b) => text(a).localeCompare(text(b));
+    rows.sort((a, b) => up ? order(a, b) : order(b, a)).forEach(row => body.append(row));
+    heads.forEach(other => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+  }));
+}
 """.strip()
 
 
@@ -97,8 +126,11 @@ class Report:
         )
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """The first column is set left, figures in the others right."""
-        head = "".join(f"<th>{_text(column)}</th>" for column in columns)
+        """The first column is set left, figures in the others right; headings sort."""
+        head = "".join(
+            f'<th scope="col"><button type="button">{_text(column)}</button></th>'
+            for column in columns
+        )
         rows, lines = [list(row) for row in rows], []
         for row in rows:
             if len(row) != len(columns):
@@ -126,7 +158,8 @@ class Report:
             f"<title>{escape(self.title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>",
             f"<header><h1>{_text(self.title)}</h1>{lead}</header>",
             *self._body,
-            f"<footer>Written by seewide {__version__}.</footer>\n</body>\n</html>\n",
+            f"<footer>Written by seewide {__version__}.</footer>",
+            f"<script>\n{SCRIPT}\n</script>\n</body>\n</html>\n",
         ])  # fmt: skip
 
 

@@ -7,12 +7,14 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 from __future__ import annotations
 
 from seewide.cli._app import app, command
+from seewide.cli.analysis import analyze, erf, report
 from seewide.cli.files import convert, export
 from seewide.cli.judging import eval_, predict
 from seewide.cli.listing import models
 from seewide.cli.training import train
 
-for function in (train, eval_, predict, export, convert):  # in the order of `seewide --help`
+# In the order of `seewide --help`.
+for function in (train, eval_, predict, export, convert, erf, analyze, report):
     command(function)
 command(models, alone=True)
 

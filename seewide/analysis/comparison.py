@@ -1,0 +1,408 @@
+"""What networks see, cost and withstand, side by side, as one page.
+
+    subjects = [Subject("a", model_a), Subject("b", model_b)]
+    Comparison(subjects, "out", photographs=list_pictures("photos", 16)).write()
+
+writes out/index.html, which needs nothing but itself, and beside it every figure as PNG and SVG,
+every table as CSV, and all numbers as numbers.json.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+from torchvision.transforms.functional import InterpolationMode, center_crop, resize
+
+from seewide.analysis.corruptions import CORRUPTIONS, frost_folder
+from seewide.analysis.cost import compare_throughput, training_memory
+from seewide.analysis.erf import (
+    THRESHOLDS,
+    Protocol,
+    draw_erf,
+    effective_receptive_field,
+)
+from seewide.analysis.gaussian import draw_profiles, gaussian_shape
+from seewide.analysis.images import normalized, open_picture, stream
+from seewide.analysis.pictures import draw_bars, draw_curves
+from seewide.analysis.report import Report
+from seewide.analysis.robustness import corruption_errors, draw_corruptions
+from seewide.analysis.shape_bias import Conflict, decide, draw_shape_bias, shape_bias
+from seewide.analysis.split import draw_split, split_cost
+from seewide.analysis.theory import theoretical_receptive_field
+from seewide.errors import InputError, write_atomically
+
+Progress = Callable[[str, int], Callable[[], object]]  # (what, steps) -> called after each step
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to look at.
+
+    Attributes:
+        name: what the page calls it.
+        model: images -> classes.
+        side: of its pictures in pixels.
+        mean, std: of the normalization that it was trained with.
+        trained: whether its weights were learned; without, only what the architecture says counts.
+        class_names: of its outputs, if known.
+        metrics: epochs of its training, as `pictures.draw_curves` takes them.
+    """
+
+    name: str
+    model: nn.Module
+    side: int = 224
+    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
+    std: Sequence[float] = IMAGENET_DEFAULT_STD
+    trained: bool = False
+    class_names: Sequence[str] = ()
+    metrics: Sequence[Mapping[str, float]] = ()
+
+    def crop(self, picture: Image.Image) -> Image.Image:
+        """The usual evaluation: 8/7 of the side, then the middle."""
+        short = resize(picture, round(self.side * 8 / 7), InterpolationMode.BICUBIC)
+        return center_crop(short, [self.side, self.side])
+
+    def prepare(self, picture: Image.Image) -> Tensor:
+        return normalized(picture, None, self.mean, self.std)
+
+
+@dataclass
+class Comparison:
+    """The page, section by section.
+
+    Attributes:
+        subjects: the networks, by different names.
+        folder: where the page goes.
+        photographs: for the receptive fields.
+        field_side: their side in pixels there; the papers' 1024 takes minutes per network.
+        conflicts: cue-conflict pictures; without any, shape bias is left out.
+        labelled: (file, name of the class) for robustness; without any, it is left out.
+        progress: told what is being measured.
+    """
+
+    subjects: Sequence[Subject]
+    folder: str | os.PathLike
+    photographs: Sequence[Path]
+    field_side: int = 512
+    conflicts: Sequence[Conflict] = ()
+    labelled: Sequence[tuple[Path, str]] = ()
+    progress: Progress = lambda what, steps: lambda: None
+    numbers: dict[str, object] = field(default_factory=dict, init=False)
+
+    def __post_init__(self):
+        names = [subject.name for subject in self.subjects]
+        if not names or len({*names}) < len(names):
+            raise InputError(f"a comparison takes networks of different names, got {names}")
+        if not self.photographs:
+            raise InputError("a comparison takes photographs for the receptive fields, got none")
+        self.folder = Path(self.folder)
+        title = " and ".join(names) if len(names) < 4 else f"{len(names)} networks"
+        self.report = Report(title, "What they see, what they cost, what they withstand.")
+
+    def write(self) -> Path:
+        """Measure everything and write the page; returns its path."""
+        for section in (
+            self.cost, self.speed, self.receptive_fields, self.stages, self.learning,
+            self.shape_bias, self.robustness,
+        ):  # fmt: skip
+            section()
+        numbers = json.dumps(_finite(self.numbers), indent=1)
+        write_atomically(self.folder / "numbers.json", lambda file: file.write_text(numbers))
+        return self.report.save(self.folder / "index.html")
+
+    def cost(self) -> None:
+        """Parameters, multiply-adds, memory; and where they are."""
+        step = self.progress("counting", len(self.subjects))
+        splits, rows = {}, []
+        for s in self.subjects:
+            shape = (1, 3, s.side, s.side)
+            splits[s.name] = split_cost(s.model, shape)
+            total = splits[s.name].total
+            rows.append((
+                s.name, s.side, round(total.parameters / 1e6, 2), round(total.macs / 1e9, 3),
+                round(total.distinct_macs / 1e9, 3), round(total.activations / 1e6, 2),
+                round(training_memory(s.model, shape) / 2**20),
+            ))  # fmt: skip
+            step()
+        self.report.section(
+            "Cost",
+            "For one picture. Multiply-adds are of convolutions and matrix products; distinct "
+            "leaves out those of shared and of zero weights. Training memory is the most that one "
+            "forward and backward pass holds at once, gradients included.",
+        )
+        columns = ("network", "px", "M parameters", "G multiply-adds", "distinct",
+                   "M activations", "MB to train")  # fmt: skip
+        self._table("cost", columns, rows)
+        for what, words in (("macs", "Multiply-adds"), ("parameters", "Parameters")):
+            self._figure(
+                f"split-{what}",
+                lambda path, what=what: draw_split(splits, path, what),
+                f"{words} by kind of layer.",
+            )
+        self._table(
+            "split",
+            ("network", "stage", "kind", "parameters", "multiply-adds", "distinct", "activations"),
+            [(name, *row) for name, split in splits.items() for row in split.rows()],
+            shown=False,
+        )
+        self._table(
+            "stages",
+            ("network", "stage", "M parameters", "G multiply-adds", "M activations"),
+            [
+                (name, stage, round(part.parameters / 1e6, 2), round(part.macs / 1e9, 3),
+                 round(part.activations / 1e6, 2))
+                for name, split in splits.items() for stage, part in split.by_stage().items()
+            ],
+        )  # fmt: skip
+
+    def speed(self) -> None:
+        """Pictures per second, in turns in one run."""
+        batch, rounds = 4, 7
+        step = self.progress("timing", 1)
+        calls = {
+            s.name: _forward(s.model.eval(), torch.randn(batch, 3, s.side, s.side))
+            for s in self.subjects
+        }
+        with torch.inference_mode():
+            timings = compare_throughput(calls, rounds)
+        step()
+        self.report.section(
+            "Speed",
+            f"Inference of {batch} pictures in training form, the networks in turns, "
+            f"{torch.get_num_threads()} thread(s).",
+        )
+        rows = []
+        for name in calls:
+            low, high = timings.spread(name)
+            rows.append((
+                name, round(batch / timings.median(name), 1), round(batch / high, 1),
+                round(batch / low, 1), round(timings.ratio(name, self.subjects[0].name), 2),
+            ))  # fmt: skip
+        columns = ("network", "pictures/s", "quartile", "quartile", "times the first")
+        self._table("speed", columns, rows)
+        bars = {name: timings.bar(name) for name in calls}
+        unit = f"milliseconds for {batch} pictures (less is better)"
+        self._figure("speed", lambda path: draw_bars(bars, unit, path), "Medians and quartiles.")
+
+    def receptive_fields(self) -> None:
+        """Effective and theoretical fields, area ratios, and how Gaussian they are."""
+        protocol = Protocol(len(self.photographs), self.field_side)
+        fields, shapes, ratios, gaussian = {}, {}, [], []
+        for s in self.subjects:
+            step = self.progress(f"receptive field of {s.name}", len(self.photographs))
+            images = _ticking(stream(self.photographs, self.field_side, s.mean, s.std), step)
+            erf = effective_receptive_field(s.model, images, protocol, recompute=True)
+            fields[s.name] = erf
+            theory = theoretical_receptive_field(s.model, (1, 3, s.side, s.side))
+            shape = shapes[s.name] = gaussian_shape(erf, _cell(theory.stride, self.field_side))
+            shares = [round(100 * r, 2) for r in erf.area_ratios().values()]
+            ratios.append((s.name, *shares, round(100 * erf.area_ratio(0.5, linear=True), 2),
+                           str(theory)))  # fmt: skip
+            gaussian.append((s.name, round(shape.sigma, 1), round(100 * shape.gaussianity, 1),
+                             round(100 * shape.monotonicity, 1)))  # fmt: skip
+        thresholds = [f"{t:.0%}" for t in THRESHOLDS]
+        self.report.section(
+            "Receptive field",
+            f"Which pixels of {protocol.images} photographs, {protocol.side} px a side, raise the "
+            f"centre of the last feature map. The squares hold {', '.join(thresholds)} of the "
+            f"scores log10(contribution + 1); the table says which percentage of the picture each "
+            f"covers, and beside it the square of half the contributions themselves.",
+        )
+        self._figure("erf", lambda path: draw_erf(fields, path), "Effective receptive fields.")
+        columns = ("network", *thresholds, "50% linear", "theoretical field")
+        self._table("erf", columns, ratios)
+        self.report.section(
+            "Gaussian shape",
+            "The mean contribution over the distance to the centre, against the Gaussian that is "
+            "nearest. Gaussian: percentage of the contribution that lies where the Gaussian has "
+            "it. Falling: percentage of the profile's way, out from the centre, that goes down.",
+        )
+        self._figure(
+            "profiles", lambda path: draw_profiles(shapes, path), "Profiles of the fields."
+        )
+        self._table("gaussian", ("network", "sigma, px", "Gaussian %", "falling %"), gaussian)
+
+    def stages(self) -> None:
+        """How the field grows from stage to stage."""
+        rows, few = [], self.photographs[:4]
+        for s in self.subjects:
+            infos = getattr(s.model, "feature_info", None) or ()
+            names = [i["module"] for i in infos if isinstance(i, dict) and "module" in i]
+            step = self.progress(f"stages of {s.name}", len(names))
+            for name in names:
+                erf = effective_receptive_field(
+                    s.model, stream(few, self.field_side, s.mean, s.std), layer=name, recompute=True
+                )
+                sides = (erf.side(0.5, linear=True), erf.side(0.99, linear=True))
+                rows.append((s.name, name, *sides, max(erf.support)))
+                step()
+        if not rows:
+            return
+        self.report.section(
+            "From stage to stage",
+            f"Side in pixels of the squares with 50% and 99% of the contributions to the centre of "
+            f"each stage's output, and of the box that holds all of it; {len(few)} photographs.",
+        )
+        self._table("field-by-stage", ("network", "stage", "50%", "99%", "all"), rows)
+
+    def learning(self) -> None:
+        """Curves of the networks that are runs."""
+        runs = [s for s in self.subjects if s.metrics]
+        if runs:
+            self.report.section("Training")
+        for s in runs:
+            self._figure(
+                f"curves-{_file_name(s.name)}",
+                lambda path, s=s: draw_curves(s.metrics, path),
+                f"Loss and accuracy of {s.name} over the epochs.",
+            )
+
+    def shape_bias(self) -> None:
+        """By shape or by texture."""
+        if not self.conflicts:
+            return
+        self.report.section(
+            "Shape bias",
+            "Pictures with the shape of one class and the texture of another (Geirhos et al., "
+            "2019): decisions for the shape, of those for either. Lines: totals, with 95% "
+            "intervals; dotted: published networks and humans.",
+        )
+        results = {}
+        for s in self.subjects:
+            if not s.trained or _classes(s) not in (16, 1000):
+                why = "it decides neither among 1000 nor among the 16 classes"
+                self.report.text(f"`{s.name}`: not measured, {why if s.trained else _UNTRAINED}.")
+                continue
+            step = self.progress(f"shape bias of {s.name}", len(self.conflicts))
+            decisions = []
+            for c in self.conflicts:
+                x = s.prepare(s.crop(open_picture(c.path)))[None]
+                with torch.inference_mode():
+                    decisions += decide(s.model.eval()(x))
+                step()
+            results[s.name] = shape_bias(
+                decisions, [c.shape for c in self.conflicts], [c.texture for c in self.conflicts]
+            )
+            self.report.text(f"`{s.name}`: {results[s.name]}.")
+        if results:
+            self._figure(
+                "shape-bias", lambda path: draw_shape_bias(results, path), "Shape bias by class."
+            )
+            rows = [
+                (name, c, sh, te, no, *(_percent(x) for x in shares))
+                for name, result in results.items()
+                for c, sh, te, no, *shares in result.rows()
+            ]
+            columns = ("network", "class", "shape", "texture", "neither", "bias %", "low", "high")
+            self._table("shape-bias", columns, rows)
+
+    def robustness(self) -> None:
+        """ImageNet-C's corruptions of the labelled pictures."""
+        if not self.labelled:
+            return
+        self.report.section(
+            "Robustness",
+            f"Percentage wrong of {len(self.labelled)} pictures under ImageNet-C's corruptions, "
+            f"without (0) and at severities 1 to 5. mCE sets the errors over AlexNet's on "
+            f"ImageNet, so across other classes only its order means something.",
+        )
+        corruptions = dict.fromkeys(CORRUPTIONS)
+        try:
+            frost_folder()
+        except InputError as error:
+            del corruptions["frost"]
+            self.report.text(f"Without frost: {error}.")
+        results, rows = {}, []
+        for s in self.subjects:
+            places = {name: i for i, name in enumerate(s.class_names)}
+            if not s.trained or any(label not in places for _, label in self.labelled):
+                why = "its classes are not those of the pictures" if s.trained else _UNTRAINED
+                self.report.text(f"`{s.name}`: not measured, {why}.")
+                continue
+            pictures = [(path, places[label]) for path, label in self.labelled]
+            steps = (1 + 5 * len(corruptions)) * len(pictures)
+            results[s.name] = corruption_errors(
+                s.model.eval(), pictures, s.crop, s.prepare, corruptions,
+                progress=self.progress(f"corruptions, {s.name}", steps),
+            )  # fmt: skip
+            rows += [(s.name, name, *(round(value, 1) for value in values))
+                     for name, *values in results[s.name].rows()]  # fmt: skip
+        if results:
+            self._figure(
+                "corruptions", lambda path: draw_corruptions(results, path), "Error over severity."
+            )
+            self._table("corruptions", ("network", "corruption", *"12345", "mean", "CE"), rows)
+
+    def _table(
+        self, name: str, columns: Sequence[str], rows: Sequence[tuple], shown: bool = True
+    ) -> None:
+        """Into the page, a CSV and the numbers."""
+        if shown:
+            self.report.table(columns, rows)
+        self.numbers[name] = [list(row) for row in [columns, *rows]]
+
+        def write(path: Path) -> None:
+            with path.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+
+        write_atomically(self.folder / f"{name}.csv", write)
+
+    def _figure(self, name: str, draw: Callable[[Path], Path], caption: str) -> None:
+        """Into the page, as PNG and as SVG."""
+        draw(self.folder / f"{name}.svg")
+        self.report.figure(draw(self.folder / f"{name}.png"), caption)
+
+
+_UNTRAINED = "its weights are random"
+
+
+def _forward(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+    return lambda: model(x)
+
+
+def _classes(subject: Subject) -> int:
+    """Outputs of the network."""
+    x = torch.zeros(1, 3, subject.side, subject.side)
+    with torch.inference_mode():
+        return subject.model.eval()(x).shape[1]
+
+
+def _cell(stride: tuple[int, int], side: int) -> int:
+    """Over how many pixels a field is averaged: the last stride, an eighth of the picture at most.
+
+    What lies between two taps of a strided network has no smooth shape.
+    """
+    return max(min(*stride, side // 8), 1)
+
+
+def _ticking(images: Iterable[Tensor], step: Callable[[], object]) -> Iterator[Tensor]:
+    for image in images:
+        yield image
+        step()
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def _finite(tree: object) -> object:
+    """JSON has no NaN."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
