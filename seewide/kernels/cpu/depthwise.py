@@ -6,8 +6,8 @@ oneDNN has two fast depthwise kernels, and torch's layout and padding decide whi
   exceeds its register block: 6 columns with AVX-512, 4 with AVX2. An input padded beforehand
   has no padding left, so it stays.
 * `brdgmm_dw` (channels last, undilated): takes any padding and skips the taps that fall into it.
-  With AVX-512 its register blocking is poor for 11 and 13 columns (2.4 times slower than 15),
-  so those kernels get columns of zeros.
+  With AVX-512 its register blocking is poor for 11 and 13 columns (2 to 3 times slower than 15),
+  unless the channels are 1 or 3 vectors; so other such kernels get columns of zeros.
 
 Both gradients are depthwise convolutions again, which torch would otherwise compute with loops
 10 to 40 times slower:
@@ -98,7 +98,8 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> T
         return F.conv2d(F.pad(x, (pw, pw, ph, ph)), weight, bias, dilation=dilation, groups=C)
     if form == "direct":
         return F.conv2d(x, weight, bias, padding=(ph, pw), dilation=dilation, groups=C)
-    if AVX512 and kw in (11, 13) and kh > 5 and x.shape[3] <= 64:
+    poor_blocks = AVX512 and kw in (11, 13) and -(-C // 16) not in (1, 3)
+    if poor_blocks and kh > 5 and x.shape[3] <= 64:
         weight, pw = F.pad(weight, (7 - pw, 7 - pw)), 7
     y = F.conv2d(
         x.contiguous(memory_format=torch.channels_last), weight, bias, padding=(ph, pw), groups=C
