@@ -43,6 +43,7 @@ from seewide.train.data import (
     train_transform,
 )
 from seewide.train.evaluate import make_eval_loader, score
+from seewide.train.memory import keep_freed_memory
 from seewide.train.optim import Schedule, make_optimizer
 from seewide.train.seeding import seed_all
 
@@ -174,6 +175,8 @@ class Run:
 
     def train(self) -> RunResult:
         """The remaining epochs."""
+        if self.precision.device.type == "cpu":
+            keep_freed_memory()
         self.announce()
         done = len(self.history)
         with make_progress(self.console) as progress:
