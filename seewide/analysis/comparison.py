@@ -129,9 +129,9 @@ class Comparison:
             splits[s.name] = split_cost(s.model, shape)
             total = splits[s.name].total
             rows.append((
-                s.name, s.side, round(total.parameters / 1e6, 2), round(total.macs / 1e9, 3),
-                round(total.distinct_macs / 1e9, 3), round(total.activations / 1e6, 2),
-                round(training_memory(s.model, shape) / 2**20),
+                s.name, s.side, total.parameters / 1e6, total.macs / 1e9,
+                total.distinct_macs / 1e9, total.activations / 1e6,
+                training_memory(s.model, shape) / 2**20,
             ))  # fmt: skip
             step()
         self.report.section(
@@ -159,8 +159,8 @@ class Comparison:
             "stages",
             ("network", "stage", "M parameters", "G multiply-adds", "M activations"),
             [
-                (name, stage, round(part.parameters / 1e6, 2), round(part.macs / 1e9, 3),
-                 round(part.activations / 1e6, 2))
+                (name, stage, part.parameters / 1e6, part.macs / 1e9,
+                 part.activations / 1e6)
                 for name, split in splits.items() for stage, part in split.by_stage().items()
             ],
         )  # fmt: skip
@@ -185,8 +185,8 @@ class Comparison:
         for name in calls:
             low, high = timings.spread(name)
             rows.append((
-                name, round(batch / timings.median(name), 1), round(batch / high, 1),
-                round(batch / low, 1), round(timings.ratio(name, self.subjects[0].name), 2),
+                name, batch / timings.median(name), batch / high,
+                batch / low, timings.ratio(name, self.subjects[0].name),
             ))  # fmt: skip
         columns = ("network", "pictures/s", "quartile", "quartile", "times the first")
         self._table("speed", columns, rows)
@@ -204,12 +204,12 @@ class Comparison:
             erf = effective_receptive_field(s.model, images, protocol, recompute=True)
             fields[s.name] = erf
             theory = theoretical_receptive_field(s.model, (1, 3, s.side, s.side))
-            shape = shapes[s.name] = gaussian_shape(erf, _cell(theory.stride, self.field_side))
-            shares = [round(100 * r, 2) for r in erf.area_ratios().values()]
-            ratios.append((s.name, *shares, round(100 * erf.area_ratio(0.5, linear=True), 2),
+            shape = shapes[s.name] = gaussian_shape(erf)
+            shares = [100 * r for r in erf.area_ratios().values()]
+            ratios.append((s.name, *shares, 100 * erf.area_ratio(0.5, linear=True),
                            str(theory)))  # fmt: skip
-            gaussian.append((s.name, round(shape.sigma, 1), round(100 * shape.gaussianity, 1),
-                             round(100 * shape.monotonicity, 1)))  # fmt: skip
+            gaussian.append((s.name, shape.sigma, 100 * shape.gaussianity,
+                             100 * shape.monotonicity))  # fmt: skip
         thresholds = [f"{t:.0%}" for t in THRESHOLDS]
         self.report.section(
             "Receptive field",
@@ -299,7 +299,7 @@ class Comparison:
                 "shape-bias", lambda path: draw_shape_bias(results, path), "Shape bias by class."
             )
             rows = [
-                (name, c, sh, te, no, *(_percent(x) for x in shares))
+                (name, c, sh, te, no, *(100 * x for x in shares))
                 for name, result in results.items()
                 for c, sh, te, no, *shares in result.rows()
             ]
@@ -335,7 +335,7 @@ class Comparison:
                 s.model.eval(), pictures, s.crop, s.prepare, corruptions,
                 progress=self.progress(f"corruptions, {s.name}", steps),
             )  # fmt: skip
-            rows += [(s.name, name, *(round(value, 1) for value in values))
+            rows += [(s.name, name, *values)
                      for name, *values in results[s.name].rows()]  # fmt: skip
         if results:
             self._figure(
@@ -348,7 +348,7 @@ class Comparison:
     ) -> None:
         """Into the page, a CSV and the numbers."""
         if shown:
-            self.report.table(columns, rows)
+            self.report.table(columns, [[_shown(cell) for cell in row] for row in rows])
         self.numbers[name] = [list(row) for row in [columns, *rows]]
 
         def write(path: Path) -> None:
@@ -377,22 +377,17 @@ def _classes(subject: Subject) -> int:
         return subject.model.eval()(x).shape[1]
 
 
-def _cell(stride: tuple[int, int], side: int) -> int:
-    """Over how many pixels a field is averaged: the last stride, an eighth of the picture at most.
-
-    What lies between two taps of a strided network has no smooth shape.
-    """
-    return max(min(*stride, side // 8), 1)
-
-
 def _ticking(images: Iterable[Tensor], step: Callable[[], object]) -> Iterator[Tensor]:
     for image in images:
         yield image
         step()
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+def _shown(cell: object) -> object:
+    """Three digits are read; all of them are in the files."""
+    if not isinstance(cell, float):
+        return cell
+    return "-" if math.isnan(cell) else f"{cell:.0f}" if abs(cell) >= 1000 else f"{cell:.3g}"
 
 
 def _file_name(name: str) -> str:

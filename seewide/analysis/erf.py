@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from seewide.analysis._modes import output_of, recomputed, studied
 from seewide.errors import InputError, unknown
 
+CONTOURS = ("#4cc9f0", "#80ed99", "#ffd166", "#ff5d8f")  # of the squares, on black to yellow
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # those of RepLKNet's and PeLK's tables
 
 
@@ -209,15 +210,12 @@ def draw_erf(erfs: Mapping[str, ERF], path: str | os.PathLike, thresholds=THRESH
         for axis, (title, erf) in zip(axes, erfs.items(), strict=False):
             H, W = erf.scores.shape
             image = axis.imshow(erf.scores, cmap="magma", vmin=0, vmax=1)
-            for threshold in thresholds:
+            for colour, threshold in zip(CONTOURS, thresholds, strict=False):
                 side = erf.side(threshold)
                 corner = (W // 2 - side / 2, H // 2 - side / 2)
-                box = Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=0.9)
+                box = Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=1.2,
+                                label=f"{threshold:.0%}")  # fmt: skip
                 axis.add_patch(box)
-                if side > min(H, W) / 12:  # smaller ones leave no room for their name
-                    axis.annotate(f"{threshold:.0%}", corner, xytext=(2, -2), va="top",
-                                  textcoords="offset points", color="white", fontsize=7,
-                                  annotation_clip=True)  # fmt: skip
             axis.set_xlim(-0.5, W - 0.5)
             axis.set_ylim(H - 0.5, -0.5)
             axis.set_xticks([0, W // 2, W - 1], ["0", f"{W // 2}", f"{W} px"], fontsize=7)
@@ -229,6 +227,9 @@ def draw_erf(erfs: Mapping[str, ERF], path: str | os.PathLike, thresholds=THRESH
         bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, shrink=0.8)
         bar.outline.set_visible(False)
         bar.set_label("log10(contribution + 1), of its maximum", fontsize=8)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, title="squares that hold", ncols=len(labels), fontsize=8,
+                      title_fontsize=8, loc="outside lower center")  # fmt: skip
         return pictures.save(figure, path)
 
 

@@ -4,6 +4,8 @@ Luo et al. (arXiv 1701.04128) showed that the field of a deep stack of small ker
 Gaussian; UniConvNet keeps that shape ("asymptotically Gaussian") while the field grows. The paper
 judges by eye. Here, with P the contributions of an `ERF`, scaled to a sum of 1:
 
+* centre: that of mass. The feature at h // 2 of an even map lies half a stride from the middle of
+  the image;
 * radial profile: p(r), the mean of P over the pixels whose distance to the centre rounds to r;
 * best Gaussian: G(sigma), the isotropic Gaussian around the centre on the same pixels, scaled to a
   sum of 1, of the sigma that makes the residual least;
@@ -12,8 +14,8 @@ judges by eye. Here, with P the contributions of an `ERF`, scaled to a sum of 1:
 * monotonicity: of all that the profile falls and rises on its way out, the share that it falls:
   1 if no ring counts more than the ring inside it.
 
-A dense grid of a strided stem shows in P as a checkered pattern that no smooth curve follows, so P
-is first averaged over cells of `stride` x `stride` pixels.
+Strides show in P as a checkered pattern that no smooth curve follows, so P is first averaged over
+square cells: a 64th of the image a side, unless said otherwise.
 """
 
 from __future__ import annotations
@@ -52,12 +54,12 @@ class GaussianShape:
         return np.exp(-(self.radii**2) / (2 * self.sigma**2))
 
 
-def gaussian_shape(erf: ERF, stride: int = 1, of: str = "contribution") -> GaussianShape:
+def gaussian_shape(erf: ERF, cell: int | None = None, of: str = "contribution") -> GaussianShape:
     """Compare a field with the Gaussian nearest to it.
 
     Args:
         erf: what `effective_receptive_field` returned.
-        stride: side of the cells that are averaged first, in pixels; the network's first strides.
+        cell: side in pixels of the cells that are averaged first; default: a 64th of the image.
         of: "contribution" for P itself, or "scores" for its logarithm, which the papers draw and
             in which a Gaussian looks wider than it is.
 
@@ -67,30 +69,36 @@ def gaussian_shape(erf: ERF, stride: int = 1, of: str = "contribution") -> Gauss
     if of not in ("contribution", "scores"):
         raise InputError(f"of is 'contribution' or 'scores', got {of!r}")
     mass = erf.contribution if of == "contribution" else erf.scores
-    if not 1 <= stride <= min(mass.shape) // 2:
-        raise InputError(
-            f"cells have 1 to {min(mass.shape) // 2} pixels a side here, got {stride=}"
-        )
-    mass, distance = _cells(mass, stride)
+    cell = max(min(mass.shape) // 64, 1) if cell is None else cell
+    if not 1 <= cell <= min(mass.shape) // 2:
+        raise InputError(f"cells have 1 to {min(mass.shape) // 2} pixels a side here, got {cell=}")
     if not mass.sum() > 0:
         raise InputError("the field is empty: no pixel contributes")
+    H, W = (side // cell for side in mass.shape)
+    mass = mass[: H * cell, : W * cell].reshape(H, cell, W, cell).sum((1, 3))
     mass = mass / mass.sum()
+    y, x = np.arange(H), np.arange(W)
+    distance = cell * np.hypot((y - mass.sum(1) @ y)[:, None], x - mass.sum(0) @ x)
 
     def residual(sigma: float) -> float:
         gaussian = np.exp(-(distance**2) / (2 * sigma**2))
         return np.abs(mass - gaussian / gaussian.sum()).sum() / 2
 
-    sigma = _least(residual, stride / 2, 2 * distance.max())
-    rings = np.round(distance / stride).astype(int)
-    profile = np.bincount(rings.ravel(), mass.ravel()) / np.bincount(rings.ravel())
-    profile = profile[: min(mass.shape) // 2 + 1]  # beyond, rings are cut by the border
+    sigma = _least(residual, cell / 2, 2 * distance.max())
+    rings = np.round(distance / cell).astype(int).ravel()
+    counts = np.bincount(rings)
+    profile = np.bincount(rings, mass.ravel()) / np.maximum(counts, 1)
+    # Rings that the border cuts would tell of one side only.
+    whole = 1 + int(min(distance[0].min(), distance[-1].min(), distance[:, 0].min(),
+                        distance[:, -1].min()) / cell)  # fmt: skip
+    profile = profile[:whole]
     steps = np.diff(profile)
     travelled = np.abs(steps).sum()
     return GaussianShape(
         sigma=sigma,
         residual=residual(sigma),
         monotonicity=float(-steps[steps < 0].sum() / travelled) if travelled else 1.0,
-        radii=stride * np.arange(len(profile), dtype=float),
+        radii=cell * np.arange(len(profile), dtype=float),
         profile=profile / profile.max(),
     )
 
@@ -116,24 +124,6 @@ def draw_profiles(shapes: Mapping[str, GaussianShape], path: str | os.PathLike) 
         axis.grid(axis="y")
         axis.legend(fontsize=9)
         return pictures.save(figure, path)
-
-
-def _cells(mass: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over cells, one of them around the centre, and the distance of each to the centre."""
-    H, W = mass.shape
-    spans = []
-    for length in (H, W):
-        first = (length // 2 - stride // 2) % stride
-        spans.append((first, (length - first) // stride))
-    (top, rows), (left, columns) = spans
-    cut = mass[top : top + rows * stride, left : left + columns * stride]
-    means = cut.reshape(rows, stride, columns, stride).mean((1, 3))
-    middle = (stride - 1) / 2
-    # The central pixel of an even cell is right of its middle.
-    shift = stride // 2 - middle
-    y = top + stride * np.arange(rows) + middle + shift - H // 2
-    x = left + stride * np.arange(columns) + middle + shift - W // 2
-    return means, np.hypot(y[:, None], x)
 
 
 def _least(function, low: float, high: float) -> float:

@@ -87,7 +87,7 @@ def erf(
             )
             shape = (1, 3, plan.side, plan.side)
             theory = theoretical_receptive_field(subject.model, shape, layer=layer)
-            gaussian = gaussian_shape(field, max(min(*theory.stride, plan.side // 8), 1))
+            gaussian = gaussian_shape(field)
             linear = field.area_ratio(0.5, linear=True)
             ratios = field.area_ratios()
             table.add_row(
@@ -157,7 +157,7 @@ def analyze(
             total = split.total
             last = ("all", "", total.parameters, total.macs, total.distinct_macs, total.activations)
             for stage, kind, *values in [*split.rows(), last]:
-                table.add_row(stage, kind, *(f"{value / 1e6:.2f}" for value in values))
+                table.add_row(stage, kind, *(f"{value / 1e6:.3f}" for value in values))
             console.print(table)
         return
     folder = _needed(data, "pictures")

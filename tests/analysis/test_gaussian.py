@@ -20,7 +20,7 @@ def gaussian(sigma):
 
 @pytest.mark.parametrize("sigma", [1.5, 8.0, 20.0])
 def test_a_gaussian_is_found(sigma):
-    shape = gaussian_shape(field(gaussian(sigma)))
+    shape = gaussian_shape(field(gaussian(sigma)), cell=1)
     assert shape.sigma == pytest.approx(sigma, rel=1e-3)
     assert shape.residual < 1e-3
     assert shape.gaussianity == pytest.approx(1, abs=1e-3)
@@ -45,10 +45,18 @@ def test_cells_average_out_a_stem_s_checks():
     """Every fourth pixel counts, as behind a 1 x 1 stem of stride 4."""
     y, x = np.indices((128, 128)) - 64
     mass = gaussian(14)(np.hypot(y, x)) * (y % 4 == 0) * (x % 4 == 0)
-    assert gaussian_shape(ERF(mass, 1)).residual > 0.8
-    smooth = gaussian_shape(ERF(mass, 1), stride=4)
+    assert gaussian_shape(ERF(mass, 1), cell=1).residual > 0.8
+    smooth = gaussian_shape(ERF(mass, 1), cell=4)
     assert smooth.residual < 0.01
     assert smooth.sigma == pytest.approx(14, rel=0.01)
+
+
+def test_a_field_beside_the_middle_is_still_one():
+    moved = ERF(np.roll(field(gaussian(8)).contribution, (9, -12), (0, 1)), images=1)
+    shape = gaussian_shape(moved)
+    assert shape.sigma == pytest.approx(8, rel=0.01)
+    assert shape.gaussianity > 0.99
+    assert shape.radii[-1] == pytest.approx(38, abs=1), "as far as whole rings go"
 
 
 def test_the_logarithm_widens():
@@ -66,8 +74,8 @@ def test_profiles_are_drawn(tmp_path):
 def test_bad_input_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="the field is empty"):
         gaussian_shape(ERF(np.zeros((9, 9)), 1))
-    with pytest.raises(InputError, match="1 to 4 pixels a side here, got stride=5"):
-        gaussian_shape(ERF(np.ones((9, 9)), 1), stride=5)
+    with pytest.raises(InputError, match="1 to 4 pixels a side here, got cell=5"):
+        gaussian_shape(ERF(np.ones((9, 9)), 1), cell=5)
     with pytest.raises(InputError, match="of is 'contribution' or 'scores', got 'log'"):
         gaussian_shape(ERF(np.ones((9, 9)), 1), of="log")
     with pytest.raises(InputError, match="no profile to draw"):
