@@ -151,6 +151,39 @@ def test_compile_without_graph_break():
     assert_equal(got, want)
 
 
+def test_the_compiler_sees_one_operator_and_keeps_the_layout():
+    """Inductor would give the parts of a fast path layouts of its own."""
+    seen = []
+
+    def backend(graph, inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    net, x = Net().eval(), torch.randn(2, 4, 19, 23).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        y = torch.compile(net, fullgraph=True, backend=backend)(x)
+        assert_equal(y, net(x))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert any("depthwise_conv2d_cpu" in target for target in seen)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_operators_keep_what_they_promise_the_compiler(layout):
+    x = torch.randn(2, 4, 9, 8).contiguous(memory_format=layout)
+    operators = torch.ops.seewide
+    weight, dy = torch.randn(4, 1, 7, 7), torch.randn_like(x)
+    torch.library.opcheck(operators.depthwise_conv2d_cpu.default, (x, weight, None, 1))
+    arguments = (x, dy, 7, 7, 1)
+    torch.library.opcheck(operators.depthwise_weight_gradient_cpu.default, arguments)
+
+
+def test_a_batch_of_one_without_a_stride():
+    """As Inductor makes it of a permuted layer norm."""
+    x, w, _ = inputs(1, 4, 9, 7, 7, 7)
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert_equal(depthwise_conv2d(x.as_strided(x.shape, (0, 1, 28, 4)), w), depthwise_conv2d(x, w))
+
+
 def test_export_is_one_plain_convolution():
     net, x = Net().eval(), torch.randn(2, 4, 19, 23)
     program = torch.export.export(net, (x,))

@@ -255,6 +255,15 @@ def test_compile_without_graph_break(side):
     assert_equal(got, want)
 
 
+def test_the_operators_keep_what_they_promise_the_compiler():
+    grid = sharing_grid(13)
+    x, w, b, _ = inputs(2, 3, 9, 8, grid, layout=torch.channels_last)
+    operators = torch.ops.seewide
+    torch.library.opcheck(operators.peripheral_conv2d_cpu.default, (x, w, b, grid))
+    arguments = (x, torch.randn_like(x), grid)
+    torch.library.opcheck(operators.peripheral_weight_gradient_cpu.default, arguments)
+
+
 @pytest.mark.parametrize("mode", ["valid", "constant"])
 def test_export_fx_and_torchscript(mode):
     net, x = Net(mode).eval(), torch.randn(2, 4, 19, 23)

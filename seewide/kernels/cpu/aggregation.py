@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .depthwise import is_channels_last
+from .depthwise import is_channels_last, layout_of
 
 
 def kernel_size(taps: int) -> int:
@@ -84,8 +84,7 @@ class _Aggregate(torch.autograd.Function):
     def backward(ctx, dy: Tensor):
         x, weight = ctx.saved_tensors
         G, T = weight.shape[1:3]
-        layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-        dy = dy.contiguous(memory_format=layout)
+        dy = dy.contiguous(memory_format=layout_of(x))
         dx = _Scatter.apply(dy, weight) if ctx.needs_input_grad[0] else None
         dw = _Correlate.apply(dy, x, G, T) if ctx.needs_input_grad[1] else None
         return dx, dw

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .opaque import opaque
+
 ONEDNN = torch.backends.mkldnn.is_available()
 AVX512 = (
     "AVX512" in torch.backends.cpu.get_cpu_capability()
@@ -90,21 +92,33 @@ def _crop(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     return weight
 
 
+def layout_of(x: Tensor) -> torch.memory_format:
+    """The one of the two memory layouts that `x` has, and its result shall have."""
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
+
+
+@opaque(
+    "depthwise_conv2d_cpu",
+    "(Tensor x, Tensor weight, Tensor? bias, int dilation) -> Tensor",
+    lambda x, weight, bias, dilation: torch.empty_like(x, memory_format=layout_of(x)),
+)
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     C, _, kh, kw = weight.shape
     ph, pw = kh // 2 * dilation, kw // 2 * dilation
     form = plan(x, weight, bias, dilation)
+    if x.stride(0) == 0:  # a batch of one from Inductor: oneDNN would no longer see channels last
+        x = x.as_strided(x.shape, (x[0].numel(), *x.stride()[1:]))
     if form == "padded":
-        return F.conv2d(F.pad(x, (pw, pw, ph, ph)), weight, bias, dilation=dilation, groups=C)
-    if form == "direct":
-        return F.conv2d(x, weight, bias, padding=(ph, pw), dilation=dilation, groups=C)
-    poor_blocks = AVX512 and kw in (11, 13) and -(-C // 16) not in (1, 3)
-    if poor_blocks and kh > 5 and x.shape[3] <= 64:
-        weight, pw = F.pad(weight, (7 - pw, 7 - pw)), 7
-    y = F.conv2d(
-        x.contiguous(memory_format=torch.channels_last), weight, bias, padding=(ph, pw), groups=C
-    )
-    return y if is_channels_last(x) else y.contiguous()
+        y = F.conv2d(F.pad(x, (pw, pw, ph, ph)), weight, bias, dilation=dilation, groups=C)
+    elif form == "direct":
+        y = F.conv2d(x, weight, bias, padding=(ph, pw), dilation=dilation, groups=C)
+    else:
+        poor_blocks = AVX512 and kw in (11, 13) and -(-C // 16) not in (1, 3)
+        if poor_blocks and kh > 5 and x.shape[3] <= 64:
+            weight, pw = F.pad(weight, (7 - pw, 7 - pw)), 7
+        x_last = x.contiguous(memory_format=torch.channels_last)
+        y = F.conv2d(x_last, weight, bias, padding=(ph, pw), groups=C)
+    return y.contiguous(memory_format=layout_of(x))
 
 
 class _Depthwise(torch.autograd.Function):
@@ -125,8 +139,7 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dx = dw = db = None
         if ctx.needs_input_grad[0]:
-            layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-            dy = dy.contiguous(memory_format=layout)
+            dy = dy.contiguous(memory_format=layout_of(x))
             dx = depthwise_conv2d(dy, weight.flip(2, 3), None, ctx.dilation)
         if ctx.needs_input_grad[1]:
             dw = _weight_gradient(x, dy, weight.shape[2], weight.shape[3], ctx.dilation)
@@ -135,6 +148,11 @@ class _Depthwise(torch.autograd.Function):
         return dx, dw, db, None
 
 
+@opaque(
+    "depthwise_weight_gradient_cpu",
+    "(Tensor x, Tensor dy, int kh, int kw, int dilation) -> Tensor",
+    lambda x, dy, kh, kw, dilation: x.new_empty(x.shape[1], 1, kh, kw),
+)
 def _weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int) -> Tensor:
     """dw (C, 1, kh, kw): N*C maps, each convolved with its own dy, dilation turned stride."""
     if kh == kw == 1:  # such as any kernel cropped to a 1 x 1 map; oneDNN has nothing fast for it

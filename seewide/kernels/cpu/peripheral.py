@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import depthwise
+from .opaque import opaque
 
 TILE_BYTES = 6 << 20  # of R and Z at a time; 3 to 12 MB are within 10%
 TAPS_PER_CELL = 55  # taps that meet the map, for each of the k cells, from which it beats dense
@@ -71,6 +72,11 @@ def peripheral_conv2d(x: Tensor, weight: Tensor, grid: list[int], bias: Tensor |
     return _forward(x, weight, bias, grid)
 
 
+@opaque(
+    "peripheral_conv2d_cpu",
+    "(Tensor x, Tensor weight, Tensor? bias, int[] grid) -> Tensor",
+    lambda x, *args: torch.empty_like(x, memory_format=depthwise.layout_of(x)),
+)
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: list[int]) -> Tensor:
     N, C, H, W = x.shape
     k = len(grid)
@@ -84,7 +90,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: list[int]) ->
     y = y.view(x.shape)
     if bias is not None:
         y += bias[:, None, None]
-    return y.contiguous(memory_format=torch.channels_last) if depthwise.is_channels_last(x) else y
+    return y.contiguous(memory_format=depthwise.layout_of(x))
 
 
 def _parts(planes: Tensor, k: int) -> list[slice]:
@@ -172,6 +178,11 @@ class _Peripheral(torch.autograd.Function):
         return dx, dw, db, None
 
 
+@opaque(
+    "peripheral_weight_gradient_cpu",
+    "(Tensor x, Tensor dy, int[] grid) -> Tensor",
+    lambda x, dy, grid: x.new_empty(x.shape[1], len(grid), len(grid)),
+)
 def _weight_gradient(x: Tensor, dy: Tensor, grid: list[int]) -> Tensor:
     """dw (C, k, k)."""
     (N, C, H, W), k = x.shape, len(grid)

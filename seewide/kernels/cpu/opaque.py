@@ -1,0 +1,41 @@
+"""Functions that a compiled graph calls whole.
+
+Left to itself, Inductor gives the parts of a fast path other memory layouts than those that reach
+the fast library kernels (merged unireplknet_a compiled ran at 0.7 times its own speed), and
+compiles the 80 small calls of a peripheral convolution one by one. So the compiler gets one
+operator, with the strides of its inputs kept, and everybody else the plain function.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def opaque(name: str, schema: str, fake: Callable[..., Tensor]) -> Callable[[Callable], Callable]:
+    """Decorator: the operator `seewide::<name>` while compiling, the function itself otherwise.
+
+    Args:
+        name: of the operator.
+        schema: its arguments and result, as `torch.library` writes them.
+        fake: the same arguments to an empty result of the right shape and strides.
+    """
+
+    def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        operator = torch.library.custom_op(
+            f"seewide::{name}",
+            function,
+            mutates_args=(),
+            schema=schema,
+            tags=(torch.Tag.needs_fixed_stride_order,),
+        )
+        operator.register_fake(fake)
+
+        @functools.wraps(function)
+        def call(*args) -> Tensor:
+            return operator(*args) if torch.compiler.is_compiling() else function(*args)
+
+        return call
+
+    return decorate
