@@ -1,118 +1,198 @@
-"""Operators against stock PyTorch: `python -m benchmarks.ops depthwise [--quick]`.
+"""Operators against their rivals: `python -m benchmarks ops [OPERATOR...]`.
 
-Each row is one shape and kernel: ours and stock convolutions in both layouts, timed in turns
-(README.md); a wrong result stops the run before any speed is printed.
+Each case is one operator on one shape; every form of it computes the same, is checked to, and is
+then timed in turns with the others (README.md). One line per form.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
-from benchmarks.conditions import conditions, write_csv
-from seewide.analysis.cost import compare_throughput
-from seewide.kernels.cpu.depthwise import plan
-from seewide.ops import depthwise_conv2d
-from seewide.testing import assert_equal
+from benchmarks.cases import OPERATORS, Case, Form
+from benchmarks.conditions import Settings, describe, write_csv
+from benchmarks.pictures import draw_kernels
+from benchmarks.timing import Rounds, matrix_peak, peak_bytes, seconds, take_turns
+from seewide.errors import unknown
+from seewide.testing import TOLERANCE, deviation
+from seewide.train.console import make_table, track
 
-SHAPES = [(1, 64, 56, 56), (8, 384, 14, 14)]
-KERNELS = [3, 5, 7, 9, 11, 13, 17, 21, 31, 51]
-OURS, STOCK, STOCK_CL = "seewide", "torch NCHW", "torch channels_last"
-HEADER = ["shape", "kernel", "pass", "form", "backend", "median ms", "quartile 1", "quartile 3",
-          "times torch NCHW", "GFLOP/s"]  # fmt: skip
-
-
-def stock(x: Tensor, weight: Tensor) -> Tensor:
-    """The convolution as every model file writes it."""
-    return F.conv2d(x, weight, padding=weight.shape[2] // 2, groups=x.shape[1])
-
-
-def forward(op: Callable, x: Tensor, weight: Tensor) -> Callable[[], object]:
-    def call():
-        with torch.no_grad():
-            return op(x, weight)
-
-    return call
+FORWARD, BOTH = "forward", "forward + backward"
+ROUNDING = {FORWARD: 3, BOTH: 20}  # times TOLERANCE: gradients of weights sum over the whole map
+PATIENCE = 15.0  # seconds a call may take by its time at the last smaller kernel
+COLUMNS = (
+    *("operator", "where", "shape", "kernel", "pass", "form", "median ms", "quartile 1"),
+    *("quartile 3", "rounds", "times torch", "GMACs", "GFLOP/s", "% of peak", "MiB", "note"),
+)
 
 
-def forward_backward(op: Callable, x: Tensor, weight: Tensor) -> Callable[[], object]:
-    x, weight, dy = x.requires_grad_(), weight.requires_grad_(), torch.randn_like(x)
-    return lambda: torch.autograd.grad(op(x, weight), (x, weight), dy)
+class WrongResult(AssertionError):
+    """A form computes something else; no speed is printed."""
 
 
-def rows_of(shape: tuple[int, ...], size: int, both: bool, rounds: int) -> list[list[object]]:
-    """Measured rows for one shape and kernel size."""
-    torch.manual_seed(0)
-    x = torch.randn(shape)
-    weight = torch.randn(shape[1], 1, size, size) / size
-    assert_equal(depthwise_conv2d(x, weight), stock(x, weight), "seewide's output")
-    x_last = x.contiguous(memory_format=torch.channels_last)
-    make = forward_backward if both else forward
-    timings = compare_throughput(
-        {
-            STOCK: make(stock, x.clone(), weight.clone()),
-            STOCK_CL: make(stock, x_last.clone(), weight.clone()),
-            OURS: make(depthwise_conv2d, x.clone(), weight.clone()),
-            f"{OURS} channels_last": make(depthwise_conv2d, x_last.clone(), weight.clone()),
-        },
-        rounds=rounds,
-    )
-    N, C, H, W = shape
-    flops = 2 * N * C * H * W * size * size * (3 if both else 1)
-    rows = []
-    for label in timings.rounds:
-        low, high = timings.spread(label)
-        form = plan(x_last if "last" in label else x, weight, None, 1) if OURS in label else ""
-        rows.append([
-            "x".join(map(str, shape)), size, "forward + backward" if both else "forward",
-            form, label, f"{1e3 * timings.median(label):.3f}", f"{1e3 * low:.3f}",
-            f"{1e3 * high:.3f}", f"{timings.ratio(label, STOCK):.2f}",
-            f"{flops / timings.median(label) / 1e9:.1f}",
-        ])  # fmt: skip
-    return rows
+@dataclass(frozen=True)
+class Measured:
+    """A case, timed: `rounds` by form, and what is said beside the figures."""
+
+    case: Case
+    passes: str
+    rounds: Rounds
+    memory: dict[str, int]
+    notes: dict[str, str]
+
+    @property
+    def base(self) -> str:
+        """The stock formulation, first of the case's forms that ran."""
+        return next(iter(self.rounds.rounds))
+
+    @property
+    def macs(self) -> float:
+        return self.case.macs * (3 if self.passes == BOTH else 1)
+
+    def rows(self, peak: float) -> Iterator[list[object]]:
+        """A line of COLUMNS per form."""
+        for name, times in self.rounds.rounds.items():
+            low, high = self.rounds.spread(name)
+            speed = 2 * self.macs / self.rounds.median(name)
+            yield [
+                self.case.operator, self.case.where, "x".join(map(str, self.case.shape)),
+                self.case.kernel, self.passes, name, f"{1e3 * self.rounds.median(name):.3f}",
+                f"{1e3 * low:.3f}", f"{1e3 * high:.3f}", len(times),
+                f"{self.rounds.ratio(name, self.base):.2f}", f"{self.macs / 1e9:.4f}",
+                f"{speed / 1e9:.1f}", f"{100 * speed / peak:.1f}",
+                f"{self.memory[name] / 2**20:.1f}", self.notes.get(name, ""),
+            ]  # fmt: skip
 
 
-def depthwise(quick: bool) -> None:
-    """Forward, and forward plus backward, for every shape and kernel size."""
-    sizes = [13, 31] if quick else KERNELS
-    cases = [(shape, size, both) for both in (False, True) for shape in SHAPES for size in sizes]
-    rows = []
-    console = Console(width=150)
-    for shape, size, both in track(cases, description="measuring", console=console):
-        rows += rows_of(shape, size, both, rounds=5 if quick or both else 9)
-    console.print(_table(rows))
-    for key, value in conditions().items():
-        console.print(f"{key}: {value}")
-    if not quick:
-        console.print(f"written to {write_csv('depthwise', HEADER, rows)}", soft_wrap=True)
+def bind(case: Case, form: Form, tensors: tuple[Tensor, ...], passes: str) -> Callable:
+    """A callable that returns the outputs to compare: the result, or it and all gradients."""
+    if form.channels_last:
+        maps = (t.contiguous(memory_format=torch.channels_last) for t in tensors[: case.maps])
+        tensors = (*maps, *tensors[case.maps :])
+    if passes == FORWARD:
+
+        def forward() -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return (form.call(*tensors),)
+
+        return forward
+    leaves = tuple(t.detach().requires_grad_() for t in tensors)
+    generator = torch.Generator().manual_seed(1)
+    dy = torch.randn(case.shape, generator=generator).to(tensors[0])
+    if form.channels_last:
+        dy = dy.contiguous(memory_format=torch.channels_last)
+
+    def forward_backward() -> tuple[Tensor, ...]:
+        y = form.call(*leaves)
+        return (y.detach(), *torch.autograd.grad(y, leaves, dy))
+
+    return forward_backward
 
 
-def _table(rows: list[list[object]]) -> Table:
-    """A line per shape, kernel and pass; a column per backend: ms, and times torch NCHW."""
-    labels = list(dict.fromkeys(row[4] for row in rows))
-    table = Table("shape", "kernel", "pass", *labels, title="depthwise_conv2d: median ms (times)")
-    lines: dict[tuple, list[str]] = {}
-    for shape, size, what, form, _, median, _, _, times, _ in rows:
-        cell = f"{float(median):.2f} ({float(times):.1f}x)"
-        lines.setdefault((shape, str(size), what), []).append(f"{cell} {form}".strip())
-    for key, cells in lines.items():
-        table.add_row(*key, *cells)
-    return table
+def measure(
+    case: Case,
+    passes: str,
+    settings: Settings,
+    only: Callable[[Form], bool] = lambda form: True,
+    known: dict[tuple, float] | None = None,
+) -> Measured:
+    """Check every form of `case` against the first, then time them in turns.
+
+    Args:
+        only: which forms take part.
+        known: seconds per multiply-add of each form on this shape so far; a form that would take
+            longer than PATIENCE by them sits out, which its note says. Is brought up to date.
+
+    Raises:
+        WrongResult: a form's result or gradient deviates.
+    """
+    known = {} if known is None else known
+    tensors = case.draw(settings.device, settings.dtype)
+    verdict = case.verdicts(tensors)
+    calls, want, memory, notes = {}, None, {}, {}
+    for form in filter(only, case.forms):
+        key = (case.operator, case.shape, passes, form.name)
+        expected = known.get(key, 0.0) * case.macs
+        if expected > PATIENCE:
+            continue
+        call = bind(case, form, tensors, passes)
+        got: list[tuple[Tensor, ...]] = []
+        spent = seconds(lambda call=call, got=got: got.append(call()))
+        if want is None:
+            want = got[0]
+        _check(case, form, got[0], want, ROUNDING[passes] * TOLERANCE[settings.dtype])
+        got.clear()
+        known[key] = spent / case.macs
+        calls[form.name] = call
+        memory[form.name] = peak_bytes(call, settings.device) if spent < 2 else 0
+        notes[form.name] = verdict if form.ours else ""
+    budget = settings.seconds
+    return Measured(case, passes, take_turns(calls, settings.rounds, budget), memory, notes)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("operator", choices=["depthwise"])
-    parser.add_argument("--quick", action="store_true", help="K=13 and 31 only, no file")
-    depthwise(parser.parse_args().quick)
+def _check(
+    case: Case, form: Form, got: tuple[Tensor, ...], want: tuple[Tensor, ...], limit: float
+) -> None:
+    for index, (g, w) in enumerate(zip(got, want, strict=True)):
+        found = deviation(g, w)
+        if found > limit:
+            what = f"gradient {index}" if index else "result"
+            raise WrongResult(
+                f"{form.name}, {case.operator} of {case.shape}, kernel {case.kernel}: the {what} "
+                f"deviates by {found:.1e}, more than {limit:.1e}; no speed is printed"
+            )
 
 
-if __name__ == "__main__":
-    main()
+def chosen(names: Iterable[str], quick: bool) -> list[Case]:
+    """The cases of the operators called `names`, or of all."""
+    for name in names:
+        if name not in OPERATORS:
+            raise unknown("operator", name, OPERATORS)
+    return [case for name in names or OPERATORS for case in OPERATORS[name](quick)]
+
+
+def run(names: list[str], settings: Settings, console: Console) -> None:
+    """Measure, print, write a file per operator and draw the pictures."""
+    for name in names or OPERATORS:
+        _run(name, chosen([name], settings.quick), settings, console)
+    describe(settings, console)
+
+
+def _run(name: str, cases: list[Case], settings: Settings, console: Console) -> None:
+    peak = matrix_peak(settings.device, settings.dtype)
+    known: dict[tuple, float] = {}
+    work = [(case, passes) for passes in (FORWARD, BOTH) for case in cases]
+    measured = [
+        measure(case, passes, settings, known=known)
+        for case, passes in track(work, f"measuring {name}", console)
+    ]
+    title = f"{name}: matrix products reach {peak / 1e9:.0f} GFLOP/s here"
+    console.print(table(title, measured, peak))
+    if settings.quick:
+        return
+    rows = [row for each in measured for row in each.rows(peak)]
+    path = write_csv(name, COLUMNS, rows, settings)
+    picture = draw_kernels(path)
+    written: list[Path] = [path] if picture is None else [path, picture]
+    console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True, markup=False)
+
+
+def table(title: str, measured: list[Measured], peak: float):
+    """A line per form; the case is named on its first, the backends' reasons are on our lines."""
+    words = ("where", "shape", "kernel", "pass", "form", "note")
+    shown = [column for column in COLUMNS if column not in ("operator", "GMACs", "rounds")]
+    rich = make_table(title, *shown, left=words)
+    for each in measured:
+        for index, row in enumerate(each.rows(peak)):
+            cells = dict(zip(COLUMNS, map(str, row), strict=True))
+            reasons = (part for part in cells["note"].split("; ") if ": could run" not in part)
+            cells["note"] = "; ".join(reasons)
+            if index:
+                cells.update({"where": "", "shape": "", "kernel": "", "pass": ""})
+            rich.add_row(*(cells[column] for column in shown))
+    return rich
