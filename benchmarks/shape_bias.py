@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks.conditions import RESULTS, write_csv
+from benchmarks.conditions import RESULTS, Settings, write_csv
 from seewide.analysis.images import open_picture
 from seewide.analysis.shape_bias import (
     CLASSES,
@@ -91,5 +91,5 @@ if __name__ == "__main__":
     result = measure(RUNS / "sixteen", data)
     print(result, f"decided: {result.total.decided:.1%}")
     header = ("class", "shape", "texture", "neither", "bias", "low", "high")
-    print(write_csv("shape-bias", header, result.rows()))
+    print(write_csv("shape-bias", header, result.rows(), Settings()))
     draw_shape_bias({f"{NETWORK}, fine-tuned": result}, RESULTS / "shape-bias.png")

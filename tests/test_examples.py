@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 EXPECTED = {  # what the last lines must contain
     "fuse_and_export.py": ["merged", "outputs moved by", "pt2", "safetensors"],
     "erf_of_any_timm_model.py": ["test_convnext: 20% of it within", "unireplknet_a:"],
+    "look_inside.py": ["kernels.png", "positions.png", "lsnet.png", "rfa.png"],
     "operator_by_hand.py": ["(1, 64, 56, 56)", "depthwise_conv2d:", "chosen", "seewide"],
     "demo.py": [],
 }
@@ -36,7 +37,8 @@ def test_an_example_fits_on_a_page(path):
 
 
 @pytest.mark.parametrize("name", [name for name, words in EXPECTED.items() if words])
-def test_it_runs_and_says_what_it_promises(name):
+def test_it_runs_and_says_what_it_promises(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write pictures
     output = run(name)
     for word in EXPECTED[name]:
         assert word in output

@@ -101,13 +101,19 @@ def recomputed(model: nn.Module) -> Iterator[None]:
     its blocks, and one block at a time all that it computes. A forward pass is done three times.
     """
     blocks = set(_sequence_items(model, levels=2))
+    # An activation that works in place would change the input that a block keeps.
+    in_place = [module for module in model.modules() if vars(module).get("inplace") is True]
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    for module in in_place:
+        module.inplace = False
     try:
         yield
     finally:
         for block in blocks:
             del block.forward  # the instance's; the class has its own
+        for module in in_place:
+            module.inplace = True
 
 
 def _sequence_items(module: nn.Module, levels: int) -> Iterator[nn.Module]:

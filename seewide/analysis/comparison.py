@@ -131,14 +131,14 @@ class Comparison:
             rows.append((
                 s.name, s.side, total.parameters / 1e6, total.macs / 1e9,
                 total.distinct_macs / 1e9, total.activations / 1e6,
-                training_memory(s.model, shape) / 2**20,
+                training_memory(s.model, (2, *shape[1:])) / 2**20,
             ))  # fmt: skip
             step()
         self.report.section(
             "Cost",
             "For one picture. Multiply-adds are of convolutions and matrix products; distinct "
-            "leaves out those of shared and of zero weights. Training memory is the most that one "
-            "forward and backward pass holds at once, gradients included.",
+            "leaves out those of shared and of zero weights. Training memory is the most that a "
+            "forward and backward pass of two pictures holds at once, gradients included.",
         )
         columns = ("network", "px", "M parameters", "G multiply-adds", "distinct",
                    "M activations", "MB to train")  # fmt: skip
@@ -201,7 +201,7 @@ class Comparison:
         for s in self.subjects:
             step = self.progress(f"receptive field of {s.name}", len(self.photographs))
             images = _ticking(stream(self.photographs, self.field_side, s.mean, s.std), step)
-            erf = effective_receptive_field(s.model, images, protocol, recompute=True)
+            erf = effective_receptive_field(s.model, images, protocol)
             fields[s.name] = erf
             theory = theoretical_receptive_field(s.model, (1, 3, s.side, s.side))
             shape = shapes[s.name] = gaussian_shape(erf)
@@ -241,7 +241,7 @@ class Comparison:
             step = self.progress(f"stages of {s.name}", len(names))
             for name in names:
                 erf = effective_receptive_field(
-                    s.model, stream(few, self.field_side, s.mean, s.std), layer=name, recompute=True
+                    s.model, stream(few, self.field_side, s.mean, s.std), layer=name
                 )
                 sides = (erf.side(0.5, linear=True), erf.side(0.99, linear=True))
                 rows.append((s.name, name, *sides, max(erf.support)))
@@ -379,8 +379,8 @@ def _classes(subject: Subject) -> int:
 
 def _ticking(images: Iterable[Tensor], step: Callable[[], object]) -> Iterator[Tensor]:
     for image in images:
-        yield image
         step()
+        yield image
 
 
 def _shown(cell: object) -> object:

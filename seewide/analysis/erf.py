@@ -201,8 +201,8 @@ def draw_erf(erfs: Mapping[str, ERF], path: str | os.PathLike, thresholds=THRESH
 
     if not erfs:
         raise InputError("no receptive field to draw")
-    columns = min(len(erfs), 4)
-    rows = -(-len(erfs) // columns)
+    rows = -(-len(erfs) // 4)
+    columns = -(-len(erfs) // rows)
     with pictures.style():
         figure, axes = pictures.canvas(rows, columns, 3.6 * columns + 0.6, 3.9 * rows)
         for axis in axes[len(erfs) :]:

@@ -87,18 +87,18 @@ def gaussian_shape(erf: ERF, cell: int | None = None, of: str = "contribution") 
     sigma = _least(residual, cell / 2, 2 * distance.max())
     rings = np.round(distance / cell).astype(int).ravel()
     counts = np.bincount(rings)
-    profile = np.bincount(rings, mass.ravel()) / np.maximum(counts, 1)
     # Rings that the border cuts would tell of one side only.
     whole = 1 + int(min(distance[0].min(), distance[-1].min(), distance[:, 0].min(),
                         distance[:, -1].min()) / cell)  # fmt: skip
-    profile = profile[:whole]
+    radii = np.flatnonzero(counts[:whole])  # a centre between cells has no cell at radius 0
+    profile = np.bincount(rings, mass.ravel())[radii] / counts[radii]
     steps = np.diff(profile)
     travelled = np.abs(steps).sum()
     return GaussianShape(
         sigma=sigma,
         residual=residual(sigma),
         monotonicity=float(-steps[steps < 0].sum() / travelled) if travelled else 1.0,
-        radii=cell * np.arange(len(profile), dtype=float),
+        radii=cell * radii.astype(float),
         profile=profile / profile.max(),
     )
 

@@ -327,5 +327,5 @@ def _bars(console) -> Iterator[Callable[[str, int], Callable[[], object]]]:
 
 def _each(items, step: Callable[[], object]):
     for item in items:
-        yield item
         step()
+        yield item

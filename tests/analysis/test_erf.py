@@ -138,8 +138,9 @@ def test_a_linear_network_s_field_is_the_convolution_of_its_kernels():
     assert erf.support == (h, w)
 
 
-def test_neither_batches_nor_recomputing_change_the_field():
-    model = timm.create_model("test_convnext").double()
+@pytest.mark.parametrize("name", ["test_convnext", "test_resnet"])  # the latter works in place
+def test_neither_batches_nor_recomputing_change_the_field(name):
+    model = timm.create_model(name).double()
     images = torch.randn(5, 3, 64, 64).double()
     norm = effective_receptive_field(model, images).contribution
     for options in ({"batch": 2}, {"batch": 8}, {"recompute": True}):

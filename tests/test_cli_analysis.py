@@ -1,0 +1,131 @@
+"""`seewide erf`, `analyze` and `report`: tables, files, and one sentence for what cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from seewide.cli import app
+
+
+def seewide(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def refused(*words) -> str:
+    result = seewide(*words)
+    assert result.exit_code == 2, result.output
+    sentence = result.stderr.strip()
+    assert sentence.startswith("seewide: ")
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return folder
+
+
+def test_erf_writes_a_picture_and_its_numbers(photos, tmp_path):
+    result = seewide(
+        "erf", "test_convnext", "test_resnet", "--data", photos, "--images", 2, "--side", 64,
+        "--layer", "stages.1", "--random-weights", "--out", tmp_path / "out" / "erf.png",
+    )  # fmt: skip
+    assert "unknown layer of ResNet 'stages.1'" in result.stderr
+    result = seewide(
+        "erf", "test_convnext", "test_resnet", "--data", photos, "--images", 2, "--side", 64,
+        "--random-weights", "--out", tmp_path / "out" / "erf.png",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "920 x 920 px" in result.output
+    numbers = json.loads((tmp_path / "out" / "erf.json").read_text())
+    assert set(numbers) == {"test_convnext", "test_resnet"}
+    one = numbers["test_convnext"]
+    assert (one["images"], one["side"]) == (2, 64)
+    assert 0 < one["area_ratio"]["0.2"] <= one["area_ratio"]["0.99"] <= 1
+    assert (tmp_path / "out" / "erf.png").stat().st_size > 1000
+
+
+def test_erf_refuses_in_one_sentence(photos, tmp_path):
+    random = "--random-weights"
+    assert "--data is a folder of photographs" in refused("erf", "test_convnext", random)
+    assert "holds 3 pictures, asked for were 50" in refused(
+        "erf", "test_convnext", "--data", photos, "--protocol", "replknet", random
+    )
+    assert "unknown ERF protocol 'repl'" in refused(
+        "erf", "test_convnext", "--data", photos, "--protocol", "repl", random
+    )
+    one = ("--images", 1, "--side", 160, random)
+    assert "for tokens say features=" in refused("erf", "test_vit", "--data", photos, *one)
+    for path in photos.iterdir():
+        path.write_bytes(b"broken")
+    assert "could not read the picture" in refused("erf", "test_convnext", "--data", photos, *one)
+
+
+def test_cost_for_any_picture_size():
+    small, large = (
+        seewide("analyze", "cost", "test_convnext", "--image-size", side) for side in (64, 128)
+    )
+    assert small.exit_code == large.exit_code == 0, small.output
+    assert "large kernel" in small.output
+
+    def total(result):
+        (row,) = [line for line in result.output.splitlines() if line.startswith("all")]
+        return float(row.split()[2])
+
+    assert total(large) == pytest.approx(4 * total(small), rel=0.02)
+
+
+def test_shape_and_corruptions_of_networks_with_random_weights(photos, tmp_path):
+    (photos / "cat").mkdir()
+    for texture in ("dog", "oven"):
+        Image.new("RGB", (40, 40)).save(photos / "cat" / f"cat1-{texture}1.png")
+    result = seewide(
+        "analyze", "shape", "test_convnext", "--data", photos, "--random-weights",
+        "--image-size", 64,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "Shape bias of test_convnext" in result.output
+    assert "n01440764, got" in refused(
+        "analyze", "corruptions", "test_convnext", "--data", photos, "--random-weights"
+    )
+    assert "unknown measurement 'speed'" in refused("analyze", "speed", "test_convnext")
+
+
+def test_imagenet_a_is_decided_among_its_classes(tmp_path):
+    for wnid in ("n01498041", "n01531178"):  # of ImageNet-A
+        (tmp_path / wnid).mkdir()
+        Image.new("RGB", (40, 40)).save(tmp_path / wnid / "0.png")
+    result = seewide(
+        "analyze", "imagenet-a", "test_convnext", "--data", tmp_path, "--random-weights",
+        "--image-size", 64,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "200" in result.output
+
+
+def test_report_writes_a_page(photos, tmp_path):
+    result = seewide(
+        "report", "test_convnext", "--data", photos, "--images", 1, "--side", 64, "--image-size",
+        64, "--random-weights", "--out", tmp_path / "report",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "index.html" in result.output
+    page = (tmp_path / "report" / "index.html").read_text("utf-8")
+    assert "its weights are random" in page
+    assert "there is no folder" in refused("report", "test_convnext", "--data", tmp_path / "none")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no picture" in refused("report", "test_convnext", "--data", empty)
+
+
+@pytest.mark.parametrize("command", ["erf", "analyze", "report"])
+def test_help_shows_examples(command):
+    assert f"seewide {command} " in seewide(command, "--help").output.replace("Usage: ", "")
