@@ -6,6 +6,7 @@ must equal. Legend: N batch, C channels, H x W map, K kernel size, G groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -55,8 +56,8 @@ class Form:
 class Case:
     """One operator on one shape.
 
-    `macs` counts the multiply-adds that the result needs by the operator's own definition: a
-    peripheral kernel's are those of its cells. The first `maps` of the tensors have a layout.
+    `macs` counts the multiply-adds that the result needs: taps that meet the map, and of a
+    peripheral kernel its cells. The first `maps` of the tensors have a layout.
     """
 
     operator: str
@@ -69,6 +70,11 @@ class Case:
     maps: int = 1
     arguments: tuple = ()  # of the operator, after its tensors, for `verdicts`
     scales: tuple[float, ...] = field(default=())  # standard deviation of each tensor
+
+    @property
+    def weights(self) -> int:
+        """Numbers beside the map; on one shape, stock forms take time in proportion."""
+        return sum(math.prod(shape) for shape in self.tensors[1:])
 
     def draw(self, device: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The tensors, the same in every run."""
@@ -90,6 +96,12 @@ class Case:
         return "; ".join(f"{name}: {verdict}" for name, verdict in rows)
 
 
+def met(length: int, taps: int) -> int:
+    """Pairs of an output and a tap that meet on a line of this length."""
+    reach = taps // 2
+    return sum(min(length - 1, i + reach) - max(0, i - reach) + 1 for i in range(length))
+
+
 def _both(name: str, call: Callable[..., Tensor]) -> tuple[Form, Form]:
     plain = "torch NCHW" if name == "torch" else name
     return Form(plain, call), Form(f"{name} channels_last", call, channels_last=True)
@@ -101,7 +113,7 @@ def _depthwise_case(where: str, shape: tuple[int, ...], kh: int, kw: int) -> Cas
     if max(kh, kw) >= FFT_FROM:
         forms.append(Form("torch.fft", rivals.fft_convolution))
     return Case(
-        "depthwise_conv2d", where, shape, f"{kh}x{kw}", float(N * C * H * W * kh * kw),
+        "depthwise_conv2d", where, shape, f"{kh}x{kw}", float(N * C * met(H, kh) * met(W, kw)),
         (shape, (C, 1, kh, kw)), tuple(forms), arguments=(None, 1),
         scales=(1.0, (kh * kw) ** -0.5),
     )  # fmt: skip
@@ -132,7 +144,8 @@ def strips(quick: bool) -> Iterator[Case]:
             return lambda x, tall, wide: op(x, tall) + op(x, wide)
 
         yield Case(
-            "strips", "SLaK-T", shape, f"{K}x5 + 5x{K}", 10.0 * K * N * C * H * W,
+            "strips", "SLaK-T", shape, f"{K}x5 + 5x{K}",
+            float(N * C * (met(H, K) * met(W, 5) + met(H, 5) * met(W, K))),
             (shape, (C, 1, K, 5), (C, 1, 5, K)),
             (*_both("torch", pair(rivals.convolution)), *_both(OURS, pair(depthwise_conv2d))),
             scales=(1.0, (5 * K) ** -0.5, (5 * K) ** -0.5),
@@ -155,10 +168,10 @@ def dilated(quick: bool) -> Iterator[Case]:
 
             return call
 
-        taps = sum(size * size for size in sizes)
         yield Case(
             "dilated", "UniRepLKNet training", shape, f"13 and {len(sizes) - 1} branches",
-            float(taps * N * C * H * W), (shape, *((C, 1, size, size) for size in sizes)),
+            float(sum(size * size for size in sizes) * N * C * H * W),
+            (shape, *((C, 1, size, size) for size in sizes)),
             (*_both("torch", summed(rivals.convolution)), *_both(OURS, summed(depthwise_conv2d))),
             scales=(1.0, *(1 / size for size in sizes)),
         )  # fmt: skip

@@ -105,7 +105,7 @@ def measure(
 
     Args:
         only: which forms take part.
-        known: seconds per multiply-add of each form on this shape so far; a form that would take
+        known: seconds per weight of each form on this shape so far; a form that would take
             longer than PATIENCE by them sits out, which its note says. Is brought up to date.
 
     Raises:
@@ -117,7 +117,7 @@ def measure(
     calls, want, memory, notes = {}, None, {}, {}
     for form in filter(only, case.forms):
         key = (case.operator, case.shape, passes, form.name)
-        expected = known.get(key, 0.0) * case.macs
+        expected = known.get(key, 0.0) * case.weights
         if expected > PATIENCE:
             continue
         call = bind(case, form, tensors, passes)
@@ -127,7 +127,7 @@ def measure(
             want = got[0]
         _check(case, form, got[0], want, ROUNDING[passes] * TOLERANCE[settings.dtype])
         got.clear()
-        known[key] = spent / case.macs
+        known[key] = spent / case.weights
         calls[form.name] = call
         memory[form.name] = peak_bytes(call, settings.device) if spent < 2 else 0
         notes[form.name] = verdict if form.ours else ""

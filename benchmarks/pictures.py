@@ -16,15 +16,17 @@ Lines = dict[str, list[tuple[float, float]]]
 def draw_kernels(path: Path) -> Path | None:
     """Milliseconds against K on logarithmic axes: a panel per shape and pass, a line per form.
 
-    The dashed line is the arithmetic: K * K taps at the best rate that any of our forms reaches.
+    The dashed line is the arithmetic: taps that meet the map, at our best rate.
     None if the file has no grid of kernel sizes.
     """
     panels: dict[tuple[str, str], Lines] = defaultdict(lambda: defaultdict(list))
+    needed: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for row in read_csv(path):
         if row["where"] == "grid" and "x" in row["kernel"] and "cells" not in row["kernel"]:
             K = int(row["kernel"].partition("x")[0])
             panel = panels[row["shape"], row["pass"]]
             panel[row["form"]].append((K, float(row["median ms"])))
+            needed[row["shape"], row["pass"]][K] = float(row["GMACs"])
     panels = {key: lines for key, lines in panels.items() if len(next(iter(lines.values()))) > 2}
     if not panels:
         return None
@@ -37,17 +39,22 @@ def draw_kernels(path: Path) -> Path | None:
         grid = iter(axes)
         for what in passes:
             for shape in shapes:
-                _panel(next(grid), f"{shape.replace('x', ' x ')}, {what}", panels[shape, what])
+                _panel(
+                    next(grid),
+                    f"{shape.replace('x', ' x ')}, {what}",
+                    panels[shape, what],
+                    needed[shape, what],
+                )
         axes[0].legend(fontsize=7)
         return pictures.save(figure, FIGURES / f"{path.stem.partition('-torch')[0]}.png")
 
 
-def _panel(axis, title: str, lines: Lines) -> None:
+def _panel(axis, title: str, lines: Lines, needed: dict[int, float]) -> None:
     for colour, (form, points) in zip(pictures.colours(len(lines)), lines.items(), strict=True):
         K, ms = np.array(sorted(points)).T
         axis.plot(K, ms, "o-", color=colour, markersize=3, label=form)
-    K, ms = arithmetic(lines)
-    axis.plot(K, ms, "--", color="grey", linewidth=1, label="K * K at our best rate")
+    K, ms = arithmetic(lines, needed)
+    axis.plot(K, ms, "--", color="grey", linewidth=1, label="the arithmetic at our best rate")
     axis.set(xscale="log", yscale="log", xlabel="kernel size K", ylabel="ms")
     axis.set_title(title, fontsize=8)
     ticks = [3, 5, 7, 13, 31, 51, 101]
@@ -55,11 +62,12 @@ def _panel(axis, title: str, lines: Lines) -> None:
     axis.set_xticks([], minor=True)
 
 
-def arithmetic(lines: Lines) -> tuple[np.ndarray, np.ndarray]:
-    """Milliseconds in proportion to K * K, at the best rate that any of our forms reaches."""
-    ours = np.concatenate([points for form, points in lines.items() if "seewide" in form])
-    K = np.unique(ours[:, 0])
-    return K, (ours[:, 1] / ours[:, 0] ** 2).min() * K**2
+def arithmetic(lines: Lines, needed: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """K and the milliseconds that its multiply-adds take at the best rate of any form of ours."""
+    ours = [point for form, points in lines.items() if "seewide" in form for point in points]
+    best = min(ms / needed[K] for K, ms in ours)
+    K = np.array(sorted(needed))
+    return K, best * np.array([needed[size] for size in K])
 
 
 def draw_sweep(title: str, unit: str, lines: Lines, name: str) -> Path:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import ops
+from benchmarks import models, ops
 from benchmarks.conditions import Settings
 from seewide.errors import unknown
 
 KINDS: dict[str, Callable[[list[str], Settings, Console], None]] = {
     "ops": ops.run,
+    "models": models.run,
 }
 
 

@@ -64,7 +64,7 @@ def test_rows():
 def test_slow_forms_sit_out():
     """What would take minutes by its time on a smaller kernel is left out."""
     case = smallest("depthwise")
-    known = {(case.operator, case.shape, FORWARD, "torch channels_last"): 100 / case.macs}
+    known = {(case.operator, case.shape, FORWARD, "torch channels_last"): 100 / case.weights}
     measured = measure(case, FORWARD, QUICK, known=known)
     assert "torch channels_last" not in measured.rounds.rounds
     assert STOCK in measured.rounds.rounds
