@@ -9,6 +9,8 @@ oneDNN has two fast depthwise kernels, and torch's layout and padding decide whi
   With AVX-512 its register blocking is poor for 11 and 13 columns (2 to 3 times slower than 15),
   unless the channels are 1 or 3 vectors; so other such kernels get columns of zeros.
 
+Large kernels on large maps are convolved by Fourier transforms (fourier.py).
+
 Both gradients are depthwise convolutions again, which torch would otherwise compute with loops
 10 to 40 times slower:
 
@@ -25,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import fourier
 from .opaque import opaque
 
 ONEDNN = torch.backends.mkldnn.is_available()
@@ -33,6 +36,8 @@ AVX512 = (
     and "AVX2" not in os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
 )
 DIRECT_PADDING = 6 if AVX512 else 4  # columns of padding that jit_dw takes itself
+# Multiply-adds that take as long as one transformed point of a torus.
+FOURIER_PRICE = 110 if AVX512 else 55
 PADDED_FROM = 48 * 48  # AVX2: from this map on, jit_dw on padded input beats brdgmm_dw, up to 1.3
 
 
@@ -53,8 +58,10 @@ def why_not(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> st
 
 
 def plan(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
-    """How this shape is computed: "direct", "padded" or "channels_last"."""
-    H, W = x.shape[2:]
+    """How this shape is computed: "fourier", "direct", "padded" or "channels_last"."""
+    N, _, H, W = x.shape
+    if dilation == 1 and _fourier_pays(x, weight.shape[2], weight.shape[3], 2 + 1 / N):
+        return "fourier"
     columns = min(weight.shape[3] // 2, (W - 1) // dilation) * dilation
     if dilation > 1:  # brdgmm_dw has no dilation
         return "direct" if columns <= DIRECT_PADDING else "padded"
@@ -63,6 +70,16 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
     if columns <= DIRECT_PADDING:
         return "direct"
     return "channels_last" if AVX512 or H * W < PADDED_FROM else "padded"
+
+
+def _fourier_pays(x: Tensor, kh: int, kw: int, transforms: float) -> bool:
+    """Whether that many transforms of each plane cost less than the taps that meet the map."""
+    if kh * kw < 15 * 15:
+        return False
+    H, W = x.shape[2:]
+    kh, kw = min(kh, 2 * H - 1), min(kw, 2 * W - 1)
+    met = (kh - kh // 2 * (kh // 2 + 1) / H) * (kw - kw // 2 * (kw // 2 + 1) / W)  # on average
+    return met > FOURIER_PRICE * transforms * fourier.points(x, kh, kw)
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
@@ -108,13 +125,15 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> T
     form = plan(x, weight, bias, dilation)
     if x.stride(0) == 0:  # a batch of one from Inductor: oneDNN would no longer see channels last
         x = x.as_strided(x.shape, (x[0].numel(), *x.stride()[1:]))
-    if form == "padded":
+    if form == "fourier":
+        y = fourier.convolve(x, weight, bias)
+    elif form == "padded":
         y = F.conv2d(F.pad(x, (pw, pw, ph, ph)), weight, bias, dilation=dilation, groups=C)
     elif form == "direct":
         y = F.conv2d(x, weight, bias, padding=(ph, pw), dilation=dilation, groups=C)
     else:
         poor_blocks = AVX512 and kw in (11, 13) and -(-C // 16) not in (1, 3)
-        if poor_blocks and kh > 5 and x.shape[3] <= 64:
+        if poor_blocks and kh > 5:
             weight, pw = F.pad(weight, (7 - pw, 7 - pw)), 7
         x_last = x.contiguous(memory_format=torch.channels_last)
         y = F.conv2d(x_last, weight, bias, padding=(ph, pw), groups=C)
@@ -157,6 +176,8 @@ def _weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int) -> 
     """dw (C, 1, kh, kw): N*C maps, each convolved with its own dy, dilation turned stride."""
     if kh == kw == 1:  # such as any kernel cropped to a 1 x 1 map; oneDNN has nothing fast for it
         return (x * dy).sum((0, 2, 3)).reshape(-1, 1, 1, 1)
+    if dilation == 1 and _fourier_pays(x, kh, kw, 1.5):  # 2 to 2.1, on what is a slower rival
+        return fourier.weight_gradient(x, dy, kh, kw)
     N, C, H, W = x.shape
     ph, pw = kh // 2 * dilation, kw // 2 * dilation
     x = x.contiguous()
