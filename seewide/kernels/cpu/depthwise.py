@@ -36,8 +36,8 @@ AVX512 = (
     and "AVX2" not in os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
 )
 DIRECT_PADDING = 6 if AVX512 else 4  # columns of padding that jit_dw takes itself
-# Multiply-adds that take as long as one transformed point of a torus.
-FOURIER_PRICE = 110 if AVX512 else 55
+FOURIER_PRICE = 110 if AVX512 else 55  # multiply-adds that take as long as a transformed point
+FOURIER_FROM = 15 * 15  # taps; smaller kernels are not looked at
 PADDED_FROM = 48 * 48  # AVX2: from this map on, jit_dw on padded input beats brdgmm_dw, up to 1.3
 
 
@@ -72,14 +72,26 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
     return "channels_last" if AVX512 or H * W < PADDED_FROM else "padded"
 
 
+def work(x: Tensor, kh: int, kw: int) -> float:
+    """Multiply-adds per pixel, undilated, by the taps that meet the map or what else takes less."""
+    met = _met(x.shape[2], kh) * _met(x.shape[3], kw)
+    if kh * kw < FOURIER_FROM:
+        return met
+    return min(met, FOURIER_PRICE * (2 + 1 / x.shape[0]) * fourier.points(x, kh, kw))
+
+
+def _met(length: int, taps: int) -> float:
+    """How many of the taps lie on a map of this length, averaged over the outputs."""
+    r = min(taps // 2, length - 1)
+    return 2 * r + 1 - r * (r + 1) / length
+
+
 def _fourier_pays(x: Tensor, kh: int, kw: int, transforms: float) -> bool:
-    """Whether that many transforms of each plane cost less than the taps that meet the map."""
-    if kh * kw < 15 * 15:
+    """Whether that many transforms of each plane take less time than the taps."""
+    if kh * kw < FOURIER_FROM:
         return False
-    H, W = x.shape[2:]
-    kh, kw = min(kh, 2 * H - 1), min(kw, 2 * W - 1)
-    met = (kh - kh // 2 * (kh // 2 + 1) / H) * (kw - kw // 2 * (kw // 2 + 1) / W)  # on average
-    return met > FOURIER_PRICE * transforms * fourier.points(x, kh, kw)
+    taps = _met(x.shape[2], kh) * _met(x.shape[3], kw)
+    return FOURIER_PRICE * transforms * fourier.points(x, kh, kw) < taps
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:

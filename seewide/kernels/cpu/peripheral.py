@@ -14,13 +14,9 @@ opposite order: what is due 16 pixels is split into twice 8, and so on.
 Of the gradients, the input's is the same with everything mirrored; the weight's is the product of
 the row sums of x with the mirrored column sums of dy.
 
-Times faster than the dense kernel, forward / forward and backward (36 channels, channels last, one
-thread, AVX-512; docs/log has what was tried before):
-
-    51 x 51 on 56 x 56, batch 8      2.5 / 2.3
-    101 x 101 on 56 x 56, batch 8    4.3 / 4.1
-    101 x 101 on 128 x 128           10 / 7.2
-    51 x 51 on 28 x 28, batch 8      1.0 / 1.4
+At batch 1 that is 1.1 to 1.4 times as fast as the dense kernel, which is convolved by Fourier
+transforms on large maps; with larger batches, whose transforms share those of the kernel, and on
+maps of less than 28 x 28 the dense kernel is as fast or faster and is left to do it (docs/log).
 
 Legend: P = N C planes of H x W pixels, K kernel size, r = K // 2, k number of cells along an axis.
 """
@@ -33,7 +29,7 @@ from . import depthwise
 from .opaque import opaque
 
 TILE_BYTES = 6 << 20  # of R and Z at a time; 3 to 12 MB are within 10%
-TAPS_PER_CELL = 55  # taps that meet the map, for each of the k cells, from which it beats dense
+TAPS_PER_CELL = 58  # multiply-adds of the dense kernel that each of the k cells takes as long as
 
 
 def why_not(x: Tensor, weight: Tensor, grid: list[int]) -> str | None:
@@ -41,11 +37,11 @@ def why_not(x: Tensor, weight: Tensor, grid: list[int]) -> str | None:
     reason = depthwise.why_not(x, weight, None, 1)
     if reason is not None:
         return reason
-    met = _met(x.shape[2], sum(grid)) * _met(x.shape[3], sum(grid))
-    if met < TAPS_PER_CELL * len(grid):
+    dense = depthwise.work(x, sum(grid), sum(grid))
+    if dense < TAPS_PER_CELL * len(grid):
         return (
-            f"the dense kernel is as fast: {met:.0f} of its taps meet the map on average, fewer "
-            f"than {TAPS_PER_CELL} times the {len(grid)} cells of an axis"
+            f"the dense kernel is as fast: it takes the time of {dense:.0f} multiply-adds per "
+            f"pixel, fewer than {TAPS_PER_CELL} times the {len(grid)} cells of an axis"
         )
     return None
 
@@ -54,12 +50,6 @@ def plan(x: Tensor, weight: Tensor, grid: list[int]) -> str:
     """In words, for `explain`."""
     k, K = len(grid), sum(grid)
     return f"row sums, products of {k} x {k} instead of {K} x {K} weights, column sums"
-
-
-def _met(length: int, K: int) -> float:
-    """How many of K taps lie on a map of this length, averaged over the outputs."""
-    r = K // 2
-    return sum(min(length - 1, i + r) - max(0, i - r) + 1 for i in range(length)) / length
 
 
 def peripheral_conv2d(x: Tensor, weight: Tensor, grid: list[int], bias: Tensor | None) -> Tensor:
