@@ -37,7 +37,8 @@ AVX512 = (
 )
 DIRECT_PADDING = 6 if AVX512 else 4  # columns of padding that jit_dw takes itself
 FOURIER_PRICE = 110 if AVX512 else 55  # multiply-adds that take as long as a transformed point
-FOURIER_FROM = 15 * 15  # taps; smaller kernels are not looked at
+# Taps; smaller kernels are not looked at, and none where transforms are not MKL's, never measured.
+FOURIER_FROM = 15 * 15 if torch.backends.mkl.is_available() else 1 << 30
 PADDED_FROM = 48 * 48  # AVX2: from this map on, jit_dw on padded input beats brdgmm_dw, up to 1.3
 
 
