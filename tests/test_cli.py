@@ -218,3 +218,14 @@ def test_ctrl_c_ends_with_130(monkeypatch, tmp_path):
     result = seewide("train", MODEL, "--data", "digits", "--fast", "--out", tmp_path / "run")
     assert result.exit_code == 130
     assert f"Go on with: seewide train --resume {tmp_path / 'run'}" in result.output
+
+
+def test_recipes_are_listed_and_shown():
+    result = seewide("recipes")
+    assert result.exit_code == 0
+    assert "small_folder" in result.output
+    assert "unireplknet_t_in1k" in result.output
+    one = seewide("recipes", "digits")
+    assert "warmup_epochs" in one.output.replace(" ", "_")
+    assert "98.9%" in one.output
+    assert "did you mean digits" in refused("recipes", "digit")

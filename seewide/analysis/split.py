@@ -103,7 +103,8 @@ def split_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> Cos
     meta = OnMeta(model)
     stages = _stage_names(model)
     x = meta.input(shape)
-    with _Executed(x) as executed:
+    executed = _Executed(x)
+    with executed.tracker, executed:  # the mode enters itself again for parts of an operator
         meta.call(x)
     shares: dict[str, dict[str, Share]] = defaultdict(lambda: defaultdict(Share))
     last = max((i for i, op in enumerate(executed.ops) if _stage(op.module, stages) in stages),
@@ -187,14 +188,6 @@ class _Executed(TorchDispatchMode):
         self.ops: list[_Op] = []
         self.from_input = {id(x): x}  # with the tensors, so that no id is used twice
         self.tracker = ModuleTracker()
-
-    def __enter__(self):
-        self.tracker.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        self.tracker.__exit__(*error)
-        return super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -11,13 +11,14 @@ from seewide.cli.analysis import analyze, erf, report
 from seewide.cli.bench import bench
 from seewide.cli.files import convert, export
 from seewide.cli.judging import eval_, predict
-from seewide.cli.listing import models
+from seewide.cli.listing import models, recipes
 from seewide.cli.training import train
 
 # In the order of `seewide --help`.
 for function in (train, eval_, predict, export, convert, erf, analyze, report, bench):
     command(function)
 command(models, alone=True)
+command(recipes, alone=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`seewide models`: what there is."""
+"""`seewide models` and `seewide recipes`: what there is."""
 
 from __future__ import annotations
 
@@ -47,4 +47,39 @@ def models(
         rows.append((name, *sizes, str(side), ", ".join(filter(None, tags)) or "-"))
     for row in sorted(rows, key=lambda row: float(row[1])):
         table.add_row(*row)
+    console.print(table)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="One recipe, with all its settings.")] = None,
+) -> None:
+    """List training recipes, or show all settings of one.
+
+    \b
+    seewide recipes
+    seewide recipes small_folder
+
+    `seewide train --recipe NAME --set KEY=VALUE` takes one and changes what it says.
+    """
+    import inspect
+    from dataclasses import asdict
+
+    from seewide.recipes import RECIPES, get
+    from seewide.train.console import facts, make_console, make_table
+
+    console = make_console()
+    if name is not None:
+        recipe = get(name)
+        console.print(inspect.getdoc(RECIPES[name]), markup=False)
+        console.print()
+        facts(console, **asdict(recipe))
+        return
+    columns = "recipe", "px", "epochs", "batch", "what it is"
+    table = make_table("", *columns, left=["recipe", "what it is"])
+    for known, make in RECIPES.items():
+        recipe = make()
+        first = (inspect.getdoc(make) or "").partition("\n")[0]
+        table.add_row(
+            known, str(recipe.image_size), str(recipe.epochs), str(recipe.batch_size), first
+        )
     console.print(table)

@@ -54,6 +54,14 @@ def test_kinds_and_stages_by_hand():
     assert split.shares["fc"]["head"].parameters == 170
 
 
+def test_no_hook_stays_behind():
+    """One that does keeps every later activation of the process alive."""
+    hooks = torch.nn.modules.module
+    before = len(hooks._global_forward_pre_hooks), len(hooks._global_forward_hooks)
+    split_cost(timm.create_model("test_convnext"))
+    assert (len(hooks._global_forward_pre_hooks), len(hooks._global_forward_hooks)) == before
+
+
 def test_sharing_and_sparsity_lower_the_distinct_count_only():
     model = timm.create_model("pelk_t_dense", depths=(1, 1, 1, 1))
     kernels = split_cost(model).by_kind()["large kernel"]
