@@ -14,6 +14,7 @@ from .peripheral import PartialMixer, PeripheralConv2d, PeripheralReparamBlock
 from .rfa import ReceptiveFieldAggregator
 from .scaled_linear import ScaledLinear
 from .strips import StripPair, StripReparamBlock
+from .unireplknet_block import UniRepLKNetBlock
 
 __all__ = [
     "BatchNormHead",
@@ -36,6 +37,7 @@ __all__ = [
     "ScaledLinear",
     "StripPair",
     "StripReparamBlock",
+    "UniRepLKNetBlock",
     "channels_last_on_cpu",
     "distance_index",
     "resize_biases",

@@ -75,6 +75,18 @@ class NormConvNorm(ConvNorm):
         return _with_weights(self.conv, *fold_batch_norm(weight, bias, self.norm))
 
 
+def conv_norm_relu(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    **dd,
+) -> list[nn.Module]:
+    """A ConvNorm and its ReLU, to be put in a Sequential."""
+    return [ConvNorm(in_channels, out_channels, kernel_size, stride, groups, **dd), nn.ReLU()]
+
+
 def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     """A convolution of the same shape and stride, with these weights."""
     conv = copy.deepcopy(conv)

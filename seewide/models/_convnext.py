@@ -8,7 +8,6 @@ Legend: N batch, C channels, H x W map.
 
 from collections.abc import Callable
 
-import torch
 from timm.layers import (
     DropPath,
     LayerNorm,
@@ -16,12 +15,10 @@ from timm.layers import (
     NormMlpClassifierHead,
     calculate_drop_path_rates,
 )
-from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from ..errors import InputError
 from ..layers.scaled_linear import ScaledLinear
-from ._staged import StagedNet
+from ._staged import Stage, StagedNet, four_each
 
 
 class ConvNeXtBlock(nn.Module):
@@ -64,25 +61,11 @@ class ConvNeXtBlock(nn.Module):
         return x + self.drop_path(y.permute(0, 3, 1, 2))
 
 
-class ConvNeXtStage(nn.Module):
-    """Layer norm and a 2 x 2 downsampling (not in the first stage), then blocks."""
-
-    def __init__(self, in_dim: int, dim: int, blocks: list[ConvNeXtBlock], device=None, dtype=None):
-        super().__init__()
-        dd = {"device": device, "dtype": dtype}
-        self.grad_checkpointing = False
-        self.downsample = nn.Identity()
-        if in_dim is not None:
-            self.downsample = nn.Sequential(
-                LayerNorm2d(in_dim, **dd), nn.Conv2d(in_dim, dim, 2, stride=2, **dd)
-            )
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq(self.blocks, x)
-        return self.blocks(x)
+def convnext_downsample(in_dim: int | None, dim: int, **dd) -> nn.Module:
+    """Layer norm and a 2 x 2 convolution of stride 2; an identity where `in_dim` is None."""
+    if in_dim is None:
+        return nn.Identity()
+    return nn.Sequential(LayerNorm2d(in_dim, **dd), nn.Conv2d(in_dim, dim, 2, stride=2, **dd))
 
 
 class ConvNeXtFrame(StagedNet):
@@ -97,7 +80,7 @@ class ConvNeXtFrame(StagedNet):
 
     def __init__(
         self,
-        make_stage: Callable[[int, int | None, int, list[float]], ConvNeXtStage],
+        make_stage: Callable[[int, int | None, int, list[float]], Stage],
         in_chans: int,
         num_classes: int,
         global_pool: str,
@@ -110,29 +93,24 @@ class ConvNeXtFrame(StagedNet):
         device=None,
         dtype=None,
     ):
-        super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if not len(depths) == len(dims) == 4:
-            raise InputError(f"depths and dims need 4 entries each, got {depths}, {dims}")
-        self.in_chans = in_chans
-        self.num_classes = num_classes
-        self.drop_rate = drop_rate
+        four_each(depths=depths, dims=dims)
         widths = [int(dim * width_factor) for dim in dims]
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, widths[0], 4, stride=4, **dd), LayerNorm2d(widths[0], **dd)
-        )
         rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
-        stages = []
-        self.feature_info = []
-        for i, dim in enumerate(widths):
-            stages.append(make_stage(i, widths[i - 1] if i else None, dim, rates[i]))
-            self.feature_info.append(
-                {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
-            )
-        self.stages = nn.Sequential(*stages)
-        self.num_features = widths[-1]
-        self.head = NormMlpClassifierHead(
-            self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
+        super().__init__(
+            in_chans,
+            num_classes,
+            drop_rate,
+            stem=nn.Sequential(
+                nn.Conv2d(in_chans, widths[0], 4, stride=4, **dd), LayerNorm2d(widths[0], **dd)
+            ),
+            stages=[
+                make_stage(i, widths[i - 1] if i else None, widths[i], rates[i]) for i in range(4)
+            ],
+            dims=widths,
+            first_stride=4,
+            head=NormMlpClassifierHead(
+                widths[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
+            ),
         )
-        self.head_hidden_size = self.head.num_features
         self.init_weights(head_init_scale)

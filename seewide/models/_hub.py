@@ -36,6 +36,9 @@ from ._checkpoint import read_state_dict, unwrap
 
 Convert = Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]
 
+# What `features_only=True` gives unless told otherwise: the outputs of four stages.
+FOUR_MAPS = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
+
 _logger = logging.getLogger(__name__)
 
 
@@ -68,6 +71,7 @@ def build(
     pretrained_filter_fn: Convert = lambda state_dict, model: state_dict,
     pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None = None,
     pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    feature_cfg: Mapping[str, Any] = FOUR_MAPS,
     **kwargs,
 ) -> nn.Module:
     """timm's `build_model_with_cfg`, of the same arguments; published weights come by `fetch`.
@@ -96,6 +100,7 @@ def build(
         pretrained and not ours,
         pretrained_cfg=config,
         pretrained_filter_fn=convert,
+        feature_cfg=dict(feature_cfg),
         **kwargs,
     )
 

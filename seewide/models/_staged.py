@@ -1,11 +1,14 @@
 """What all our networks share towards timm: a stem, stages in sequence, a head.
 
-A family's class builds `self.stem`, `self.stages`, `self.feature_info`, `self.num_features` and
-`self.head`, and says what differs. Legend: N batch, C channels, H x W map.
+A family's class builds these parts and says what differs.
+Legend: N batch, C channels, H x W map.
 """
 
+from collections.abc import Sequence
+
 import torch
-from timm.layers import get_device_dtype, trunc_normal_
+from timm.layers import LayerNorm2d, get_device_dtype, trunc_normal_
+from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -15,13 +18,83 @@ from ..layers import channels_last_on_cpu
 Intermediates = list[Tensor] | tuple[Tensor, list[Tensor]]
 
 
-class StagedNet(nn.Module):
-    """Base of the families: timm's contract for a stem, `stages` and a head with `reset()`.
+def four_each(**per_stage: Sequence) -> None:
+    """Raise InputError unless every argument has an entry for each of four stages."""
+    if any(len(entries) != 4 for entries in per_stage.values()):
+        *names, last = per_stage
+        values = ", ".join(str(entries) for entries in per_stage.values())
+        raise InputError(f"{', '.join(names)} and {last} need 4 entries each, got {values}")
 
-    Attributes that a subclass sets: stem, stages (nn.Sequential of modules that have
-    `grad_checkpointing`), head (one of timm's classifier heads), num_classes, in_chans,
-    num_features, feature_info (an entry per stage), drop_rate.
+
+def conv_stem(in_chans: int, dim: int, device=None, dtype=None) -> nn.Sequential:
+    """Two 3x3 convolutions of stride 2 with layer norms, through `dim / 2` channels.
+
+    Shape: (N, in_chans, H, W) -> (N, dim, ceil(H / 4), ceil(W / 4))
     """
+    dd = {"device": device, "dtype": dtype}
+    return nn.Sequential(
+        nn.Conv2d(in_chans, dim // 2, 3, stride=2, padding=1, **dd),
+        LayerNorm2d(dim // 2, **dd),
+        nn.GELU(),
+        nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1, **dd),
+        LayerNorm2d(dim, **dd),
+    )
+
+
+class Stage(nn.Module):
+    """A downsampling layer (an identity after a stem), then blocks."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]):
+        super().__init__()
+        self.grad_checkpointing = False
+        self.downsample = downsample
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint_seq(self.blocks, x)
+        return self.blocks(x)
+
+
+class StagedNet(nn.Module):
+    """Base of the families: timm's contract for a stem, stages and a head with `reset()`.
+
+    Args:
+        in_chans: channels of the input.
+        num_classes: outputs of the classifier.
+        drop_rate: dropout before the classifier, for timm to read.
+        stem: what comes before the stages.
+        stages: `Stage`s, each of half the resolution of the one before.
+        dims: channels that each stage puts out.
+        first_stride: of the first stage's output against the input.
+        head: one of timm's classifier heads, or alike.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        num_classes: int,
+        drop_rate: float,
+        stem: nn.Module,
+        stages: Sequence[Stage],
+        dims: Sequence[int],
+        first_stride: int,
+        head: nn.Module,
+    ):
+        super().__init__()
+        self.in_chans = in_chans
+        self.num_classes = num_classes
+        self.drop_rate = drop_rate
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+        self.feature_info = [
+            {"num_chs": dim, "reduction": first_stride * 2**i, "module": f"stages.{i}"}
+            for i, dim in enumerate(dims)
+        ]
+        self.num_features = dims[-1]
+        self.head = head
+        self.head_hidden_size = head.num_features
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -10,11 +10,12 @@ stride 2, and the first two are stages of one activation each, so that features 
 can be had. Legend: N batch, C channels, H x W map.
 """
 
+from functools import partial
 from itertools import pairwise
 
 import torch
 from timm.layers import DropPath, SEModule, calculate_drop_path_rates
-from timm.models import checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -31,7 +32,7 @@ from ..layers import (
 )
 from ._checkpoint import invert, rename
 from ._hub import build, imagenet_cfg
-from ._staged import StagedNet
+from ._staged import Stage, StagedNet, four_each
 
 __all__ = ["LSNet"]
 
@@ -85,22 +86,6 @@ class LSNetBlock(nn.Module):
         return self.ffn(self.se(self.dw(self.mixer(x))))
 
 
-class LSNetStage(nn.Module):
-    """Downsampling by two, then blocks."""
-
-    def __init__(self, downsample: nn.Module, blocks: list[nn.Module]):
-        super().__init__()
-        self.grad_checkpointing = False
-        self.downsample = downsample
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq(self.blocks, x)
-        return self.blocks(x)
-
-
 class LSNet(StagedNet):
     """LSNet.
 
@@ -152,13 +137,8 @@ class LSNet(StagedNet):
         device=None,
         dtype=None,
     ):
-        super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if not len(depths) == len(dims) == 4:
-            raise InputError(f"depths and dims need 4 entries each, got {depths}, {dims}")
-        self.in_chans = in_chans
-        self.num_classes = num_classes
-        self.drop_rate = drop_rate
+        four_each(depths=depths, dims=dims)
         resolution = last_map(img_size)
 
         def mixer(dim: int, last: bool, drop_path: float) -> nn.Module:
@@ -196,16 +176,17 @@ class LSNet(StagedNet):
             [block(i, dim, stage == 3, rates[stage][i]) for i in range(depth)] or [nn.Identity()]
             for stage, (depth, dim) in enumerate(zip(depths, dims, strict=True))
         ]
-        self.stem = nn.Identity()
-        self.stages = nn.Sequential(*map(LSNetStage, downsamples, blocks))
-        self.feature_info = [
-            {"num_chs": dim, "reduction": 2 ** (i + 1), "module": f"stages.{i}"}
-            for i, dim in enumerate((*stem_dims[1:3], *dims))
-        ]
-        self.num_features = dims[-1]
         head = DistilledHead if distilled else BatchNormHead
-        self.head = head(self.num_features, num_classes, global_pool, drop_rate, **dd)
-        self.head_hidden_size = self.head.num_features
+        super().__init__(
+            in_chans,
+            num_classes,
+            drop_rate,
+            stem=nn.Identity(),
+            stages=[*map(Stage, downsamples, blocks)],
+            dims=(*stem_dims[1:3], *dims),
+            first_stride=2,
+            head=head(dims[-1], num_classes, global_pool, drop_rate, **dd),
+        )
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -358,16 +339,13 @@ SMALL = {"depths": (1, 2, 8, 10), "dims": (96, 192, 320, 448)}
 BASE = {"depths": (4, 6, 8, 10), "dims": (128, 256, 384, 512)}
 
 
-def _create(variant: str, pretrained: bool, **kwargs) -> LSNet:
-    return build(
-        LSNet,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        # All six: encoders for segmentation want strides that begin at 2 or 4 and double.
-        feature_cfg={"out_indices": (0, 1, 2, 3, 4, 5), "flatten_sequential": True},
-        **kwargs,
-    )
+# Features of all six stages: encoders for segmentation want strides that begin at 2 and double.
+_create = partial(
+    build,
+    LSNet,
+    pretrained_filter_fn=checkpoint_filter_fn,
+    feature_cfg={"out_indices": (0, 1, 2, 3, 4, 5), "flatten_sequential": True},
+)
 
 
 @register_model

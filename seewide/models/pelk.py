@@ -18,6 +18,7 @@ Legend: N batch, C channels, K kernel size.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from timm.layers import trunc_normal_
@@ -27,8 +28,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers.peripheral import PartialMixer, PeripheralReparamBlock
 from ..ops.peripheral import sharing_grid
-from ._convnext import ConvNeXtBlock, ConvNeXtFrame, ConvNeXtStage
+from ._convnext import ConvNeXtBlock, ConvNeXtFrame, convnext_downsample
 from ._hub import build, imagenet_cfg
+from ._staged import Stage
 
 __all__ = ["PeLK"]
 
@@ -44,24 +46,14 @@ class PeLKBlock(ConvNeXtBlock):
         return self.add_channels_mixed(x, self.mixer(x, pos_embed))
 
 
-class PeLKStage(ConvNeXtStage):
-    """A stage with one positional embedding (channels, K, K) for all of its blocks, or none."""
+class PeLKStage(Stage):
+    """A stage whose blocks share a positional embedding (channels, K, K), or have none."""
 
-    def __init__(
-        self,
-        in_dim: int | None,
-        dim: int,
-        blocks: list[PeLKBlock],
-        embedding: tuple[int, int, int] | None,
-        device=None,
-        dtype=None,
-    ):
-        dd = {"device": device, "dtype": dtype}
-        super().__init__(in_dim, dim, blocks, **dd)
-        self.pos_embed = None
-        if embedding is not None:
-            self.pos_embed = nn.Parameter(torch.empty(embedding, **dd))
-            trunc_normal_(self.pos_embed, std=0.02)
+    def __init__(self, downsample: nn.Module, blocks: list[PeLKBlock], embedding: Tensor | None):
+        super().__init__(downsample, blocks)
+        self.pos_embed = (
+            None if embedding is None else nn.Parameter(trunc_normal_(embedding, std=0.02))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)
@@ -136,8 +128,8 @@ class PeLK(ConvNeXtFrame):
                 return conv if channels == dim else PartialMixer(conv, channels)
 
             blocks = [PeLKBlock(mixer(), dim, rate, ls_init_value, **dd) for rate in rates]
-            embedding = (channels, sum(grid), sum(grid)) if pos_mode else None
-            return PeLKStage(in_dim, dim, blocks, embedding, **dd)
+            embedding = torch.empty(channels, sum(grid), sum(grid), **dd) if pos_mode else None
+            return PeLKStage(convnext_downsample(in_dim, dim, **dd), blocks, embedding)
 
         super().__init__(
             make_stage,
@@ -192,14 +184,7 @@ K151 = {"kernel_sizes": (151, 89, 87, 13), "center": 7}
 DENSE = {"width_factor": 1.0}
 
 
-def _create(variant: str, pretrained: bool, **kwargs) -> PeLK:
-    return build(
-        PeLK,
-        variant,
-        pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
-        **kwargs,
-    )
+_create = partial(build, PeLK)
 
 
 @register_model

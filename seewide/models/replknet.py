@@ -10,19 +10,19 @@ Legend: N batch, C channels, H x W map.
 """
 
 import re
+from functools import partial
 
 import torch
 from timm.layers import ClassifierHead, DropPath, calculate_drop_path_rates
-from timm.models import checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..layers.conv_norm import ConvNorm, NormConvNorm
+from ..layers.conv_norm import ConvNorm, NormConvNorm, conv_norm_relu
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..reparam import batch_norm_affine
 from ._checkpoint import invert, rename
 from ._hub import build, imagenet_384, imagenet_cfg
-from ._staged import StagedNet
+from ._staged import Stage, StagedNet, four_each
 
 __all__ = ["RepLKNet"]
 
@@ -82,46 +82,19 @@ class ConvFFN(nn.Module):
         return x + self.drop_path(self.pw2(self.act(self.pw1(x))))
 
 
-def _conv_norm_act(in_dim: int, dim: int, size: int, stride: int, groups: int, **dd) -> list:
-    return [ConvNorm(in_dim, dim, size, stride, groups, **dd), nn.ReLU()]
+def _stem(in_chans: int, width: int, **dd) -> nn.Module:
+    return nn.Sequential(
+        *conv_norm_relu(in_chans, width, 3, 2, 1, **dd),
+        *conv_norm_relu(width, width, 3, 1, width, **dd),
+        *conv_norm_relu(width, width, 1, 1, 1, **dd),
+        *conv_norm_relu(width, width, 3, 2, width, **dd),
+    )
 
 
-class RepLKNetStage(nn.Module):
-    """A transition (not in the first stage: `in_dim=None`) and blocks of both kinds in turn."""
-
-    def __init__(
-        self,
-        in_dim: int | None,
-        dim: int,
-        kernel_size: int,
-        small_kernel: int,
-        dw_ratio: float,
-        ffn_ratio: float,
-        drop_path_rates: list[float],
-        device=None,
-        dtype=None,
-    ):
-        super().__init__()
-        dd = {"device": device, "dtype": dtype}
-        self.grad_checkpointing = False
-        self.downsample = nn.Identity()
-        if in_dim is not None:
-            self.downsample = nn.Sequential(
-                *_conv_norm_act(in_dim, dim, 1, 1, 1, **dd),
-                *_conv_norm_act(dim, dim, 3, 2, dim, **dd),
-            )
-        blocks = []
-        for rate in drop_path_rates:
-            hidden = int(dim * dw_ratio)
-            blocks.append(RepLKBlock(dim, kernel_size, small_kernel, hidden, rate, **dd))
-            blocks.append(ConvFFN(dim, int(dim * ffn_ratio), rate, **dd))
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq(self.blocks, x)
-        return self.blocks(x)
+def _downsample(in_dim: int, dim: int, **dd) -> nn.Module:
+    return nn.Sequential(
+        *conv_norm_relu(in_dim, dim, 1, 1, 1, **dd), *conv_norm_relu(dim, dim, 3, 2, dim, **dd)
+    )
 
 
 class NormClassifierHead(ClassifierHead):
@@ -209,38 +182,33 @@ class RepLKNet(StagedNet):
         device=None,
         dtype=None,
     ):
-        super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if not len(depths) == len(dims) == len(kernel_sizes) == 4:
-            raise InputError(
-                f"depths, dims and kernel_sizes need 4 entries each, got {depths}, {dims}, "
-                f"{kernel_sizes}"
-            )
-        self.in_chans = in_chans
-        self.num_classes = num_classes
-        self.drop_rate = drop_rate
-        width = dims[0]
-        self.stem = nn.Sequential(
-            *_conv_norm_act(in_chans, width, 3, 2, 1, **dd),
-            *_conv_norm_act(width, width, 3, 1, width, **dd),
-            *_conv_norm_act(width, width, 1, 1, 1, **dd),
-            *_conv_norm_act(width, width, 3, 2, width, **dd),
-        )
+        four_each(depths=depths, dims=dims, kernel_sizes=kernel_sizes)
         rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
-        stages, in_dim = [], None
-        self.feature_info = []
-        for i, (dim, size) in enumerate(zip(dims, kernel_sizes, strict=True)):
-            stages.append(
-                RepLKNetStage(in_dim, dim, size, small_kernel, dw_ratio, ffn_ratio, rates[i], **dd)
-            )
-            self.feature_info.append(
-                {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
-            )
-            in_dim = dim
-        self.stages = nn.Sequential(*stages)
-        self.num_features = dims[-1]
-        self.head = NormClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
-        self.head_hidden_size = self.head.num_features
+
+        def pairs(i: int) -> list[nn.Module]:
+            hidden, ffn_hidden = int(dims[i] * dw_ratio), int(dims[i] * ffn_ratio)
+            blocks = []
+            for rate in rates[i]:
+                blocks.append(
+                    RepLKBlock(dims[i], kernel_sizes[i], small_kernel, hidden, rate, **dd)
+                )
+                blocks.append(ConvFFN(dims[i], ffn_hidden, rate, **dd))
+            return blocks
+
+        super().__init__(
+            in_chans,
+            num_classes,
+            drop_rate,
+            stem=_stem(in_chans, dims[0], **dd),
+            stages=[
+                Stage(_downsample(dims[i - 1], dims[i], **dd) if i else nn.Identity(), pairs(i))
+                for i in range(4)
+            ],
+            dims=dims,
+            first_stride=4,
+            head=NormClassifierHead(dims[-1], num_classes, global_pool, drop_rate, **dd),
+        )
 
 
 # Authors' keys -> ours; the first rule that matches a key rewrites it. ReLUs count in our
@@ -333,15 +301,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, **kwargs) -> RepLKNet:
-    return build(
-        RepLKNet,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
-        **kwargs,
-    )
+_create = partial(build, RepLKNet, pretrained_filter_fn=checkpoint_filter_fn)
 
 
 @register_model

@@ -11,6 +11,8 @@ parameters and multiply-adds with 40% of the weights removed; these are the dens
 removed weights are zeros.
 """
 
+from functools import partial
+
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -18,8 +20,9 @@ from ..errors import InputError
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..layers.strips import StripReparamBlock
 from ._checkpoint import invert, rename
-from ._convnext import ConvNeXtBlock, ConvNeXtFrame, ConvNeXtStage
+from ._convnext import ConvNeXtBlock, ConvNeXtFrame, convnext_downsample
 from ._hub import build, imagenet_cfg
+from ._staged import Stage
 
 __all__ = ["SLaK"]
 
@@ -73,12 +76,12 @@ class SLaK(ConvNeXtFrame):
                 return StripReparamBlock(dim, size, strip_width, **dd)
             return DilatedReparamBlock(dim, size, ((strip_width, 1),), **dd)
 
-        def make_stage(i: int, in_dim: int | None, dim: int, rates: list[float]) -> ConvNeXtStage:
+        def make_stage(i: int, in_dim: int | None, dim: int, rates: list[float]) -> Stage:
             blocks = [
                 ConvNeXtBlock(mixer(dim, kernel_sizes[i]), dim, rate, ls_init_value, **dd)
                 for rate in rates
             ]
-            return ConvNeXtStage(in_dim, dim, blocks, **dd)
+            return Stage(convnext_downsample(in_dim, dim, **dd), blocks)
 
         super().__init__(
             make_stage,
@@ -146,15 +149,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, **kwargs) -> SLaK:
-    return build(
-        SLaK,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
-        **kwargs,
-    )
+_create = partial(build, SLaK, pretrained_filter_fn=checkpoint_filter_fn)
 
 
 @register_model

@@ -12,6 +12,7 @@ norm and DCNv3; layer norm and an MLP. Legend: N batch, C channels, H x W map.
 """
 
 import copy
+from functools import partial
 
 import torch
 from timm.layers import (
@@ -22,15 +23,14 @@ from timm.layers import (
     NormMlpClassifierHead,
     calculate_drop_path_rates,
 )
-from timm.models import checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from ..errors import InputError
 from ..layers import DCNv3, DepthwiseConv2dLast, ReceptiveFieldAggregator
 from ..layers.rfa import fold_scale
 from ._checkpoint import invert, rename
 from ._hub import build, imagenet_384, imagenet_cfg
-from ._staged import StagedNet
+from ._staged import Stage, StagedNet, conv_stem, four_each
 
 __all__ = ["UniConvNet"]
 
@@ -115,44 +115,10 @@ class FusedUniConvNetBlock(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-class UniConvNetStage(nn.Module):
-    """A downsampling layer (not in the first stage, which follows the stem) and blocks."""
-
-    def __init__(
-        self,
-        in_dim: int,
-        dim: int,
-        group_channels: int,
-        kernel_sizes: tuple[int, ...],
-        deformable: bool,
-        drop_path_rates: list[float],
-        ls_init_value: float,
-        device=None,
-        dtype=None,
-    ):
-        super().__init__()
-        dd = {"device": device, "dtype": dtype}
-        self.grad_checkpointing = False
-        if in_dim == dim:
-            self.downsample = nn.Identity()
-        else:
-            self.downsample = nn.Sequential(
-                LayerNorm2d(in_dim, **dd), nn.Conv2d(in_dim, dim, 3, stride=2, padding=1, **dd)
-            )
-        self.blocks = nn.Sequential(
-            *(
-                UniConvNetBlock(
-                    dim, group_channels, kernel_sizes, deformable, rate, ls_init_value, **dd
-                )
-                for rate in drop_path_rates
-            )
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq(self.blocks, x)
-        return self.blocks(x)
+def _downsample(in_dim: int, dim: int, **dd) -> nn.Module:
+    return nn.Sequential(
+        LayerNorm2d(in_dim, **dd), nn.Conv2d(in_dim, dim, 3, stride=2, padding=1, **dd)
+    )
 
 
 class UniConvNet(StagedNet):
@@ -191,40 +157,33 @@ class UniConvNet(StagedNet):
         device=None,
         dtype=None,
     ):
-        super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if not len(depths) == len(dims) == 4:
-            raise InputError(f"depths and dims need 4 entries each, got {depths}, {dims}")
-        self.in_chans = in_chans
-        self.num_classes = num_classes
-        self.drop_rate = drop_rate
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, dims[0] // 2, 3, stride=2, padding=1, **dd),
-            LayerNorm2d(dims[0] // 2, **dd),
-            nn.GELU(),
-            nn.Conv2d(dims[0] // 2, dims[0], 3, stride=2, padding=1, **dd),
-            LayerNorm2d(dims[0], **dd),
-        )
+        four_each(depths=depths, dims=dims)
         rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
-        stages, in_dim = [], dims[0]
-        self.feature_info = []
-        for i, dim in enumerate(dims):
-            stages.append(
-                UniConvNetStage(
-                    in_dim, dim, group_channels, kernel_sizes, deformable, rates[i],
-                    ls_init_value, **dd,
+
+        def blocks(i: int) -> list[nn.Module]:
+            return [
+                UniConvNetBlock(
+                    dims[i], group_channels, kernel_sizes, deformable, rate, ls_init_value, **dd
                 )
-            )  # fmt: skip
-            self.feature_info.append(
-                {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
-            )
-            in_dim = dim
-        self.stages = nn.Sequential(*stages)
-        self.num_features = dims[-1]
-        self.head = NormMlpClassifierHead(
-            self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
+                for rate in rates[i]
+            ]
+
+        super().__init__(
+            in_chans,
+            num_classes,
+            drop_rate,
+            stem=conv_stem(in_chans, dims[0], **dd),
+            stages=[
+                Stage(_downsample(dims[i - 1], dims[i], **dd) if i else nn.Identity(), blocks(i))
+                for i in range(4)
+            ],
+            dims=dims,
+            first_stride=4,
+            head=NormMlpClassifierHead(
+                dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
+            ),
         )
-        self.head_hidden_size = self.head.num_features
         self.init_weights(head_init_scale)
 
     @torch.jit.ignore
@@ -320,102 +279,91 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(
-    variant: str,
-    pretrained: bool,
-    width: int,
-    depths: tuple[int, ...],
-    group_channels: int,
-    kwargs: dict,
-) -> UniConvNet:
-    sizes = {
+_create = partial(build, UniConvNet, pretrained_filter_fn=checkpoint_filter_fn)
+
+
+def _sizes(width: int, depths: tuple[int, ...], group_channels: int, kwargs: dict) -> dict:
+    return {
         "depths": depths,
         "dims": (width, 2 * width, 4 * width, 8 * width),
         "group_channels": group_channels,
+        **kwargs,
     }
-    return build(
-        UniConvNet,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
-        **{**sizes, **kwargs},
-    )
 
 
 @register_model
 def uniconvnet_a(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-A, 3.4 M parameters."""
-    return _create("uniconvnet_a", pretrained, 24, (2, 3, 9, 2), 8, kwargs)
+    return _create("uniconvnet_a", pretrained, **_sizes(24, (2, 3, 9, 2), 8, kwargs))
 
 
 @register_model
 def uniconvnet_p0(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-P0, 5.2 M parameters."""
-    return _create("uniconvnet_p0", pretrained, 32, (2, 2, 7, 2), 8, kwargs)
+    return _create("uniconvnet_p0", pretrained, **_sizes(32, (2, 2, 7, 2), 8, kwargs))
 
 
 @register_model
 def uniconvnet_p1(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-P1, 6.1 M parameters."""
-    return _create("uniconvnet_p1", pretrained, 32, (2, 3, 6, 3), 8, kwargs)
+    return _create("uniconvnet_p1", pretrained, **_sizes(32, (2, 3, 6, 3), 8, kwargs))
 
 
 @register_model
 def uniconvnet_p2(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-P2, 7.6 M parameters."""
-    return _create("uniconvnet_p2", pretrained, 32, (3, 3, 11, 3), 8, kwargs)
+    return _create("uniconvnet_p2", pretrained, **_sizes(32, (3, 3, 11, 3), 8, kwargs))
 
 
 @register_model
 def uniconvnet_n0(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-N0, 10.3 M parameters."""
-    return _create("uniconvnet_n0", pretrained, 48, (2, 2, 7, 2), 16, kwargs)
+    return _create("uniconvnet_n0", pretrained, **_sizes(48, (2, 2, 7, 2), 16, kwargs))
 
 
 @register_model
 def uniconvnet_n1(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-N1, 13.1 M parameters."""
-    return _create("uniconvnet_n1", pretrained, 48, (2, 2, 8, 3), 16, kwargs)
+    return _create("uniconvnet_n1", pretrained, **_sizes(48, (2, 2, 8, 3), 16, kwargs))
 
 
 @register_model
 def uniconvnet_n2(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-N2, 15.0 M parameters."""
-    return _create("uniconvnet_n2", pretrained, 48, (3, 3, 11, 3), 16, kwargs)
+    return _create("uniconvnet_n2", pretrained, **_sizes(48, (3, 3, 11, 3), 16, kwargs))
 
 
 @register_model
 def uniconvnet_n3(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-N3, 19.7 M parameters."""
-    return _create("uniconvnet_n3", pretrained, 48, (3, 3, 19, 3), 16, kwargs)
+    return _create("uniconvnet_n3", pretrained, **_sizes(48, (3, 3, 19, 3), 16, kwargs))
 
 
 @register_model
 def uniconvnet_t(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-T, 30.3 M parameters."""
-    return _create("uniconvnet_t", pretrained, 64, (3, 3, 15, 3), 16, kwargs)
+    return _create("uniconvnet_t", pretrained, **_sizes(64, (3, 3, 15, 3), 16, kwargs))
 
 
 @register_model
 def uniconvnet_s(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-S, 50.0 M parameters."""
-    return _create("uniconvnet_s", pretrained, 80, (3, 3, 17, 3), 16, kwargs)
+    return _create("uniconvnet_s", pretrained, **_sizes(80, (3, 3, 17, 3), 16, kwargs))
 
 
 @register_model
 def uniconvnet_b(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-B, 97.7 M parameters."""
-    return _create("uniconvnet_b", pretrained, 112, (4, 4, 13, 4), 16, kwargs)
+    return _create("uniconvnet_b", pretrained, **_sizes(112, (4, 4, 13, 4), 16, kwargs))
 
 
 @register_model
 def uniconvnet_l(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-L, 202.0 M parameters."""
-    return _create("uniconvnet_l", pretrained, 160, (3, 3, 18, 3), 16, kwargs)
+    return _create("uniconvnet_l", pretrained, **_sizes(160, (3, 3, 18, 3), 16, kwargs))
 
 
 @register_model
 def uniconvnet_xl(pretrained: bool = False, **kwargs) -> UniConvNet:
     """UniConvNet-XL, 226.7 M parameters."""
-    return _create("uniconvnet_xl", pretrained, 160, (3, 3, 22, 3), 16, kwargs)
+    return _create("uniconvnet_xl", pretrained, **_sizes(160, (3, 3, 22, 3), 16, kwargs))

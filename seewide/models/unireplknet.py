@@ -4,175 +4,30 @@ Papers: "UniRepLKNet" (arXiv 2311.15599), "Scaling Up Your Kernels" (arXiv 2410.
 Weights: https://huggingface.co/DingXiaoH/UniRepLKNet (Apache-2.0). Written from the papers and
 from facts about the authors' code, which decides where the two differ (docs/discrepancies).
 
-A block: depthwise convolution (large: a Dilated Reparam Block) -> BN -> SE -> linear -> GELU -> GRN
--> linear -> BN -> layer scale, beside an identity. Legend: N batch, C channels, H x W map.
+The blocks, of large kernels and of small ones, are `seewide.layers.unireplknet_block`.
 """
 
-import torch
-from timm.layers import (
-    DropPath,
-    LayerNorm2d,
-    NormMlpClassifierHead,
-    SEModule,
-    calculate_drop_path_rates,
-)
-from timm.models import checkpoint_seq, generate_default_cfgs, register_model
+from functools import partial
+from itertools import cycle
+
+from timm.layers import LayerNorm2d, NormMlpClassifierHead, calculate_drop_path_rates
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..layers import DepthwiseConv2d, DilatedReparamBlock, GlobalResponseNorm
-from ..reparam import batch_norm_affine, fold_batch_norm
+from ..layers import UniRepLKNetBlock
+from ..layers.unireplknet_block import MERGED_FROM
 from ._checkpoint import invert, rename
 from ._hub import build, imagenet_384, imagenet_cfg
-from ._staged import StagedNet
+from ._staged import Stage, StagedNet, conv_stem, four_each
 
 __all__ = ["UniRepLKNet"]
 
-MERGED_FROM = 7  # smaller kernels train without branches, in the authors' code
 
-
-class UniRepLKNetBlock(nn.Module):
-    """Training form of the block. Section 3.1 and Figure 2 of the papers.
-
-    Args:
-        dim: C.
-        kernel_size: of the depthwise convolution; 0 for none.
-        drop_path: probability of dropping the residual branch.
-        ls_init_value: initial layer scale.
-        mlp_ratio: width of the hidden layer over C.
-
-    Shape: (N, C, H, W) -> (N, C, H, W)
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        kernel_size: int,
-        drop_path: float = 0.0,
-        ls_init_value: float = 1e-6,
-        mlp_ratio: float = 4.0,
-        device=None,
-        dtype=None,
-    ):
-        super().__init__()
-        dd = {"device": device, "dtype": dtype}
-        hidden = int(mlp_ratio * dim)
-        if kernel_size == 0:
-            self.dwconv = nn.Identity()
-        elif kernel_size < MERGED_FROM:
-            self.dwconv = DepthwiseConv2d(dim, kernel_size, bias=False, **dd)
-        else:
-            self.dwconv = DilatedReparamBlock(dim, kernel_size, **dd)
-        self.norm = nn.BatchNorm2d(dim, **dd) if kernel_size else nn.Identity()
-        self.se = SEModule(dim, rd_channels=dim // 4, **dd)
-        self.fc1 = nn.Linear(dim, hidden, **dd)
-        self.act = nn.GELU()
-        self.grn = GlobalResponseNorm(hidden, **dd)
-        self.fc2 = nn.Linear(hidden, dim, bias=False, **dd)
-        self.norm2 = nn.BatchNorm2d(dim, **dd)
-        self.gamma = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.se(self.norm(self.dwconv(x)))
-        y = self.fc2(self.grn(self.act(self.fc1(y.permute(0, 2, 3, 1)))))
-        y = self.norm2(y.permute(0, 3, 1, 2)) * self.gamma[:, None, None]
-        return x + self.drop_path(y)
-
-    @torch.no_grad()
-    def fuse(self) -> "FusedUniRepLKNetBlock":
-        """The plain block that computes the same in evaluation."""
-        if isinstance(self.dwconv, nn.Identity):
-            dwconv = nn.Identity()
-        else:
-            if isinstance(self.dwconv, DilatedReparamBlock):
-                kernel, bias = self.dwconv.folded()
-            else:
-                kernel, bias = self.dwconv.weight, self.dwconv.bias
-            dwconv = DepthwiseConv2d.of(*fold_batch_norm(kernel, bias, self.norm))
-        # gamma * BN(W (grn + beta)) = (gamma s W) grn + gamma (s W beta + t)
-        scale, shift = batch_norm_affine(self.norm2)
-        weight, beta = self.fc2.weight, self.grn.bias.flatten()
-        return FusedUniRepLKNetBlock(
-            dwconv,
-            self.se,
-            self.fc1,
-            self.grn.weight,
-            self.grn.eps,
-            (self.gamma * scale)[:, None] * weight,
-            self.gamma * (scale * (weight @ beta) + shift),
-        )
-
-
-class FusedUniRepLKNetBlock(nn.Module):
-    """Inference form: no batch norm, no branches, no layer scale, no shift in the GRN.
-
-    Shape: (N, C, H, W) -> (N, C, H, W)
-    """
-
-    def __init__(
-        self,
-        dwconv: nn.Module,
-        se: SEModule,
-        fc1: nn.Linear,
-        grn_weight: Tensor,
-        grn_eps: float,
-        fc2_weight: Tensor,
-        fc2_bias: Tensor,
-    ):
-        super().__init__()
-        dim, hidden = fc2_weight.shape
-        dd = {"device": fc2_weight.device, "dtype": fc2_weight.dtype}
-        self.dwconv = dwconv
-        self.se = se
-        self.fc1 = fc1
-        self.act = nn.GELU()
-        self.grn = GlobalResponseNorm(hidden, bias=False, eps=grn_eps, **dd)
-        self.grn.weight = nn.Parameter(grn_weight.detach().clone())
-        self.fc2 = nn.Linear(hidden, dim, **dd)
-        self.fc2.weight = nn.Parameter(fc2_weight.detach().clone())
-        self.fc2.bias = nn.Parameter(fc2_bias.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.se(self.dwconv(x))
-        y = self.fc2(self.grn(self.act(self.fc1(y.permute(0, 2, 3, 1)))))
-        return x + y.permute(0, 3, 1, 2)
-
-
-class UniRepLKNetStage(nn.Module):
-    """A downsampling layer (not in the first stage, which follows the stem) and blocks."""
-
-    def __init__(
-        self,
-        in_dim: int,
-        dim: int,
-        kernel_sizes: tuple[int, ...],
-        drop_path_rates: list[float],
-        ls_init_value: float,
-        device=None,
-        dtype=None,
-    ):
-        super().__init__()
-        dd = {"device": device, "dtype": dtype}
-        self.grad_checkpointing = False
-        if in_dim == dim:
-            self.downsample = nn.Identity()
-        else:  # norm after the convolution, unlike ConvNeXt
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_dim, dim, 3, stride=2, padding=1, **dd), LayerNorm2d(dim, **dd)
-            )
-        self.blocks = nn.Sequential(
-            *(
-                UniRepLKNetBlock(dim, size, rate, ls_init_value, **dd)
-                for size, rate in zip(kernel_sizes, drop_path_rates, strict=True)
-            )
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq(self.blocks, x)
-        return self.blocks(x)
+def _downsample(in_dim: int, dim: int, **dd) -> nn.Module:
+    """3x3, stride 2; norm after the convolution, unlike ConvNeXt."""
+    return nn.Sequential(
+        nn.Conv2d(in_dim, dim, 3, stride=2, padding=1, **dd), LayerNorm2d(dim, **dd)
+    )
 
 
 class UniRepLKNet(StagedNet):
@@ -186,6 +41,10 @@ class UniRepLKNet(StagedNet):
         dims: channels per stage; the first must be even.
         kernel_sizes: per stage, one size for all blocks or a pattern repeated over them
             (Table 2 of 2311.15599: 13, 3, 3 in stage 3 of S); 0 for no convolution.
+        extra: what follows the depthwise convolution: "se", or "bottleneck", "two_pointwise",
+            "two_depthwise", "none" (Table 3a of 2410.08049; `seewide.layers.extra_structure`).
+        reparam: what large kernels are trained beside: "dilated" branches, or dense ones of the
+            "same_size" or the "same_reach", or "none" (Table 3b of 2410.08049).
         ls_init_value: initial layer scale.
         head_init_scale: factor on the classifier's initial weights.
         drop_rate: dropout before the classifier.
@@ -200,6 +59,8 @@ class UniRepLKNet(StagedNet):
         depths: tuple[int, ...] = (3, 3, 27, 3),
         dims: tuple[int, ...] = (96, 192, 384, 768),
         kernel_sizes: tuple[int | tuple[int, ...], ...] = (3, 13, (13, 3, 3), 13),
+        extra: str = "se",
+        reparam: str = "dilated",
         ls_init_value: float = 1e-6,
         head_init_scale: float = 1.0,
         drop_rate: float = 0.0,
@@ -207,40 +68,35 @@ class UniRepLKNet(StagedNet):
         device=None,
         dtype=None,
     ):
-        super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if not len(depths) == len(dims) == len(kernel_sizes) == 4:
-            raise InputError(
-                f"depths, dims and kernel_sizes need 4 entries each, got {depths}, {dims}, "
-                f"{kernel_sizes}"
-            )
-        self.in_chans = in_chans
-        self.num_classes = num_classes
-        self.drop_rate = drop_rate
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, dims[0] // 2, 3, stride=2, padding=1, **dd),
-            LayerNorm2d(dims[0] // 2, **dd),
-            nn.GELU(),
-            nn.Conv2d(dims[0] // 2, dims[0], 3, stride=2, padding=1, **dd),
-            LayerNorm2d(dims[0], **dd),
-        )
+        four_each(depths=depths, dims=dims, kernel_sizes=kernel_sizes)
         rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
-        stages, in_dim = [], dims[0]
-        self.feature_info = []
-        for i, (depth, dim, sizes) in enumerate(zip(depths, dims, kernel_sizes, strict=True)):
-            pattern = (sizes,) if isinstance(sizes, int) else tuple(sizes)
-            sizes = tuple(pattern[j % len(pattern)] for j in range(depth))
-            stages.append(UniRepLKNetStage(in_dim, dim, sizes, rates[i], ls_init_value, **dd))
-            self.feature_info.append(
-                {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
-            )
-            in_dim = dim
-        self.stages = nn.Sequential(*stages)
-        self.num_features = dims[-1]
-        self.head = NormMlpClassifierHead(
-            self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
+
+        structure = {"ls_init_value": ls_init_value, "extra": extra, "reparam": reparam, **dd}
+
+        def blocks(i: int) -> list[nn.Module]:
+            sizes = kernel_sizes[i]
+            pattern = cycle((sizes,) if isinstance(sizes, int) else sizes)
+            return [
+                UniRepLKNetBlock(dims[i], size, rate, **structure)
+                for size, rate in zip(pattern, rates[i], strict=False)
+            ]
+
+        super().__init__(
+            in_chans,
+            num_classes,
+            drop_rate,
+            stem=conv_stem(in_chans, dims[0], **dd),
+            stages=[
+                Stage(_downsample(dims[i - 1], dims[i], **dd) if i else nn.Identity(), blocks(i))
+                for i in range(4)
+            ],
+            dims=dims,
+            first_stride=4,
+            head=NormMlpClassifierHead(
+                dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
+            ),
         )
-        self.head_hidden_size = self.head.num_features
         self.init_weights(head_init_scale)
 
 
@@ -330,15 +186,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, **kwargs) -> UniRepLKNet:
-    return build(
-        UniRepLKNet,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
-        **kwargs,
-    )
+_create = partial(build, UniRepLKNet, pretrained_filter_fn=checkpoint_filter_fn)
 
 
 def _small(width: int, depths: tuple[int, ...], kwargs: dict) -> dict:

@@ -1,16 +1,18 @@
 """UniRepLKNet: the authors' figures, the papers' tables, fusing, and the forms torch offers."""
 
-import importlib.util
 import json
 
-import numpy as np
 import pytest
 import timm
 import torch
+from family_checks import check_fused, check_parity
 from timm.models import reparameterize_model
 from torch import nn
 
 import seewide
+from seewide.analysis.cost import count_cost
+from seewide.layers import UniRepLKNetBlock
+from seewide.layers.extra_structure import extra_structure
 from seewide.models.unireplknet import UniRepLKNet, checkpoint_filter_fn
 from seewide.reparam import fuse_checked
 from seewide.testing import deviation, randomize
@@ -52,33 +54,8 @@ def test_parameters(size):
 
 
 @pytest.mark.parametrize("size", ["a", "t"])
-def test_outputs_equal_the_authors(size, parity):
-    """Stages and logits of the authors' code for deterministic weights, both forms."""
-    spec = importlib.util.spec_from_file_location("fill", parity / "fill.py")
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
-    keys = json.loads((parity / "unireplknet.json").read_text())[size]["keys"]
-    state = fill.fill({k: tuple(s) for k, (s, dtype) in keys.items() if dtype == "float32"})
-    state |= {k: torch.zeros(s, dtype=torch.int64) for k, (s, dtype) in keys.items() if not s}
-    model = seewide.load_checkpoint(timm.create_model(f"unireplknet_{size}"), state).eval()
-    want = np.load(parity / f"unireplknet.{size}.npz")
-    for form in (model, seewide.fuse(model)):
-        with torch.no_grad():
-            last, features = form.forward_intermediates(fill.image())
-            logits = form.forward_head(last)
-        assert deviation(logits, torch.from_numpy(want["logits"])) < 1e-5
-        for i, x in enumerate(features):
-            x = x[0]
-            assert x.shape == tuple(want[f"feat{i}_shape"][-3:])
-            figures = {
-                "mean": x.mean((1, 2)),
-                "std": x.std((1, 2), correction=0),
-                "corner": x[:, 0, 0],
-                "center": x[:, x.shape[1] // 2, x.shape[2] // 2],
-            }
-            for name, got in figures.items():
-                expected = torch.from_numpy(want[f"feat{i}_{name}"]).reshape(-1)
-                assert deviation(got, expected) < 1e-5, (i, name)
+def test_stages_and_logits_equal_the_authors(size, parity):
+    check_parity(parity, "unireplknet", size, f"unireplknet_{size}")
 
 
 @pytest.mark.parametrize("size", PARAMETERS)
@@ -160,6 +137,74 @@ def test_timm_options():
         timm.create_model("unireplknet_a", deploy=True)
 
 
-def test_wrong_stage_count_is_a_sentence():
-    with pytest.raises(seewide.InputError, match="need 4 entries each, got"):
+# The comparison of 2410.08049, section 3.2, on a network of ConvNeXt-T's size: parameters in
+# millions and multiply-adds in G as Table 3a prints them, merged, without the GRN's (see above).
+VANILLA = {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768), "kernel_sizes": (3, 13, 13, 13)}
+EXTRA = {
+    "none": (31.3, 4.92),
+    "bottleneck": (32.9, 5.18),
+    "two_pointwise": (32.9, 5.17),
+    "two_depthwise": (31.4, 4.96),
+    "se": (32.9, 4.92),
+}
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_extra_structures_cost_what_the_paper_says(extra):
+    model = seewide.fuse(UniRepLKNet(**VANILLA, extra=extra, device="meta"))
+    parameters = sum(p.numel() for name, p in model.named_parameters() if "grn." not in name)
+    millions, giga = EXTRA[extra]
+    assert round(parameters / 1e6, 1) == millions
+    assert count_cost(model).macs / 1e9 == pytest.approx(giga, rel=0.01)
+
+
+def test_extra_structures_see_and_mix_as_they_should():
+    """Which pixels and which channels reach the middle of the first channel."""
+    reach = {"none": (1, 1), "bottleneck": (3, 8), "two_pointwise": (1, 8), "two_depthwise": (5, 1)}
+    for extra, (pixels, channels) in reach.items():
+        layer = randomize(extra_structure(extra, 8)).double().eval()
+        x = torch.randn(8, 8, 9, 9, dtype=torch.float64, requires_grad=True)
+        layer(x)[:, 0, 4, 4].sum().backward()
+        hit = x.grad.abs().amax(0) > 0
+        assert hit.any(0).any(0).sum() == pixels, extra
+        assert hit.flatten(1).any(1).sum() == channels, extra
+
+
+# Table 3b: dense branches of a 13 x 13 kernel, as sides; none dilated.
+BRANCHES = {"same_size": [5, 7, 3, 3, 3], "same_reach": [5, 13, 7, 9, 11], "none": []}
+
+
+@pytest.mark.parametrize("reparam", BRANCHES)
+def test_reparameterization_forms_have_the_papers_branches(reparam):
+    block = UniRepLKNetBlock(8, 13, reparam=reparam).dwconv
+    assert [branch.conv.kernel_size[0] for branch in block.small.values()] == BRANCHES[reparam]
+    assert {branch.conv.dilation[0] for branch in block.small.values()} <= {1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"extra": extra} for extra in EXTRA if extra != "se"),
+        *({"reparam": form} for form in BRANCHES),
+        {"reparam": "none", "kernel_sizes": (3, 31, (31, 0), 13)},
+    ],
+    ids=str,
+)
+def test_ablations_are_other_networks_that_fuse_and_train(change):
+    model, plain = small(**change), small()
+    assert model.state_dict().keys() != plain.state_dict().keys()
+    check_fused(model)
+    model.float().train()(torch.randn(2, 3, 64, 96)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert torch.jit.script(model)
+
+
+def test_bad_arguments_are_sentences():
+    with pytest.raises(seewide.InputError, match="kernel_sizes need 4 entries each, got"):
         UniRepLKNet(depths=(1, 1, 1), dims=(8, 8, 8, 8))
+    with pytest.raises(seewide.InputError, match="extra structure 'botleneck'; did you mean bott"):
+        small(extra="botleneck")
+    with pytest.raises(seewide.InputError, match="re-parameterization 'dense'; known are dilated,"):
+        small(reparam="dense")
+    with pytest.raises(seewide.InputError, match="no branches are known for kernel_size=31; known"):
+        small(kernel_sizes=(3, 31, 13, 13))

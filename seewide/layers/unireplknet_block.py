@@ -1,0 +1,132 @@
+"""UniRepLKNet's block: training form and inference form.
+
+Papers: "UniRepLKNet" (arXiv 2311.15599), "Scaling Up Your Kernels" (arXiv 2410.08049).
+
+Depthwise convolution (large: a Dilated Reparam Block) -> BN -> SE -> linear -> GELU -> GRN ->
+linear -> BN -> layer scale, beside an identity. Legend: N batch, C channels, H x W map.
+"""
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from ..reparam import batch_norm_affine, fold_batch_norm
+from .depthwise import DepthwiseConv2d
+from .dilated_reparam import DilatedReparamBlock, branches_of
+from .extra_structure import extra_structure
+from .grn import GlobalResponseNorm
+
+MERGED_FROM = 7  # smaller kernels train without branches, in the authors' code
+
+
+class UniRepLKNetBlock(nn.Module):
+    """Training form. 2311.15599 section 3.1 and Figure 2; 2410.08049 section 3.2.
+
+    Args:
+        dim: C.
+        kernel_size: of the depthwise convolution; 0 for none.
+        drop_path: probability of dropping the residual branch.
+        ls_init_value: initial layer scale.
+        mlp_ratio: width of the hidden layer over C.
+        extra: a name of EXTRA_STRUCTURES, for what follows the depthwise convolution.
+        reparam: a name of REPARAM_FORMS, for what a large kernel trains beside.
+
+    Shape: (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int,
+        drop_path: float = 0.0,
+        ls_init_value: float = 1e-6,
+        mlp_ratio: float = 4.0,
+        extra: str = "se",
+        reparam: str = "dilated",
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        hidden = int(mlp_ratio * dim)
+        if kernel_size == 0:
+            self.dwconv = nn.Identity()
+        elif kernel_size < MERGED_FROM:
+            self.dwconv = DepthwiseConv2d(dim, kernel_size, bias=False, **dd)
+        else:
+            branches = branches_of(kernel_size, reparam)
+            self.dwconv = DilatedReparamBlock(dim, kernel_size, branches, **dd)
+        self.norm = nn.BatchNorm2d(dim, **dd) if kernel_size else nn.Identity()
+        self.se = extra_structure(extra, dim, **dd)  # named for what the published networks have
+        self.fc1 = nn.Linear(dim, hidden, **dd)
+        self.act = nn.GELU()
+        self.grn = GlobalResponseNorm(hidden, **dd)
+        self.fc2 = nn.Linear(hidden, dim, bias=False, **dd)
+        self.norm2 = nn.BatchNorm2d(dim, **dd)
+        self.gamma = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.se(self.norm(self.dwconv(x)))
+        y = self.fc2(self.grn(self.act(self.fc1(y.permute(0, 2, 3, 1)))))
+        y = self.norm2(y.permute(0, 3, 1, 2)) * self.gamma[:, None, None]
+        return x + self.drop_path(y)
+
+    @torch.no_grad()
+    def fuse(self) -> "FusedUniRepLKNetBlock":
+        """The plain block that computes the same in evaluation."""
+        if isinstance(self.dwconv, nn.Identity):
+            dwconv = nn.Identity()
+        else:
+            if isinstance(self.dwconv, DilatedReparamBlock):
+                kernel, bias = self.dwconv.folded()
+            else:
+                kernel, bias = self.dwconv.weight, self.dwconv.bias
+            dwconv = DepthwiseConv2d.of(*fold_batch_norm(kernel, bias, self.norm))
+        # gamma * BN(W (grn + beta)) = (gamma s W) grn + gamma (s W beta + t)
+        scale, shift = batch_norm_affine(self.norm2)
+        weight, beta = self.fc2.weight, self.grn.bias.flatten()
+        return FusedUniRepLKNetBlock(
+            dwconv,
+            self.se,
+            self.fc1,
+            self.grn.weight,
+            self.grn.eps,
+            (self.gamma * scale)[:, None] * weight,
+            self.gamma * (scale * (weight @ beta) + shift),
+        )
+
+
+class FusedUniRepLKNetBlock(nn.Module):
+    """Inference form: no batch norm, no branches, no layer scale, no shift in the GRN.
+
+    Shape: (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(
+        self,
+        dwconv: nn.Module,
+        se: nn.Module,
+        fc1: nn.Linear,
+        grn_weight: Tensor,
+        grn_eps: float,
+        fc2_weight: Tensor,
+        fc2_bias: Tensor,
+    ):
+        super().__init__()
+        dim, hidden = fc2_weight.shape
+        dd = {"device": fc2_weight.device, "dtype": fc2_weight.dtype}
+        self.dwconv = dwconv
+        self.se = se
+        self.fc1 = fc1
+        self.act = nn.GELU()
+        self.grn = GlobalResponseNorm(hidden, bias=False, eps=grn_eps, **dd)
+        self.grn.weight = nn.Parameter(grn_weight.detach().clone())
+        self.fc2 = nn.Linear(hidden, dim, **dd)
+        self.fc2.weight = nn.Parameter(fc2_weight.detach().clone())
+        self.fc2.bias = nn.Parameter(fc2_bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.se(self.dwconv(x))
+        y = self.fc2(self.grn(self.act(self.fc1(y.permute(0, 2, 3, 1)))))
+        return x + y.permute(0, 3, 1, 2)
