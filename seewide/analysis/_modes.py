@@ -51,8 +51,20 @@ class OnMeta(nn.Module):
 
     def call(self, x: Tensor) -> object:
         """`run(x)` with the model in evaluation mode."""
-        with studied(self.model), torch.no_grad():
+        with studied(self.model), torch.no_grad(), taking_images(self.model, x):
             return torch.func.functional_call(self, self.state, (x,))
+
+
+@contextlib.contextmanager
+def taking_images(model: object, x: Tensor) -> Iterator[None]:
+    """What torch says of an input that a model cannot take, as one sentence."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"{type(model).__name__} does not take images of shape {tuple(x.shape)}: {reason}"
+        ) from error
 
 
 def named_module(model: nn.Module, name: str) -> nn.Module:

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seewide.analysis._modes import output_of, recomputed, studied
+from seewide.analysis._modes import output_of, recomputed, studied, taking_images
 from seewide.errors import InputError, unknown
 
 CONTOURS = ("#4cc9f0", "#80ed99", "#ffd166", "#ff5d8f")  # of the squares, on black to yellow
@@ -178,7 +178,7 @@ def effective_receptive_field(
                     f"a protocol resizes them"
                 )
             size = x_NCHW.shape[2:]
-            for gradient in _contributions(features, x_NCHW):
+            for gradient in _contributions(model, features, x_NCHW):
                 if gradient.isfinite().all():  # an image with a NaN says nothing; skipped as in
                     total = gradient if total is None else total + gradient  # the authors' code
                     count += 1
@@ -255,12 +255,15 @@ def _groups(items: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
         yield group
 
 
-def _contributions(features: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
+def _contributions(
+    model: nn.Module, features: Callable[[Tensor], Tensor], x_NCHW: Tensor
+) -> Tensor:
     """(N, H, W) float64: relu'd gradient of the relu'd central features, summed over channels."""
     x_NCHW = x_NCHW.detach().requires_grad_()
     with torch.enable_grad():
         # A view, since checkpoints cannot follow autograd.grad to a leaf that is their own input.
-        y_NChw = features(x_NCHW.view_as(x_NCHW))
+        with taking_images(model, x_NCHW):
+            y_NChw = features(x_NCHW.view_as(x_NCHW))
         if y_NChw.ndim != 4:
             raise InputError(
                 f"features must be (N, C, h, w), got shape {tuple(y_NChw.shape)}; for tokens say "

@@ -195,6 +195,10 @@ def test_bad_input_is_one_sentence():
         effective_receptive_field(conv, [torch.randn(4, 16000)], features=conv)
     with pytest.raises(InputError, match=r"of one size, got \(8, 8\) and \(9, 9\)"):
         effective_receptive_field(conv, [images[0], torch.randn(4, 9, 9)], features=conv)
+    with pytest.raises(
+        InputError, match=r"does not take images of shape \(1, 3, 8, 8\): Given"
+    ):
+        effective_receptive_field(conv, torch.randn(1, 3, 8, 8), features=conv)
     with pytest.raises(InputError, match="1 image or more, got batch=0"):
         effective_receptive_field(conv, images, features=conv, batch=0)
     with pytest.raises(InputError, match="images are empty"):

@@ -78,3 +78,5 @@ def test_bad_input_is_one_sentence():
         theoretical_receptive_field(stack([3, 3, 3]), layer="3")
     with pytest.raises(InputError, match="no pixel of the input reaches the output of Sequential"):
         theoretical_receptive_field(stack([3]), features=lambda x: torch.zeros(1, 1, 4, 4))
+    with pytest.raises(InputError, match=r"Embedding does not take images of shape \(1, 3, 224"):
+        theoretical_receptive_field(nn.Embedding(10, 4))
