@@ -167,6 +167,7 @@ def test_models_lists_ours_with_the_papers_counts():
         (["train", "--resume", "nowhere"], "nowhere is no run folder"),
         (["train", MODEL, "--resume", "x", "--lr", "1"], "leave out MODEL, --lr"),
         (["eval", "runs/nowhere"], "there is no run runs/nowhere"),
+        (["eval", "unireplknet_t.in1k", "--data", "nowhere"], "there is no folder nowhere"),
         (["eval", "unireplknet_h", "--data", "digits"], "no pretrained weights for unireplknet_h"),
         (["predict", "nowhere", "x.png"], "there is no run nowhere"),
         (["export", "nowhere", "--format", "tflite"], "unknown export format 'tflite'"),

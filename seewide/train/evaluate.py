@@ -116,8 +116,6 @@ def held_out(info: RunInfo, data: str | None) -> tuple[Split, str]:
         _same_classes(info, source)
         return source.val, source.split
     folder = Path(data)
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {data}; --data is `digits` or a folder")
     folder = folder / "val" if (folder / "val").is_dir() else folder
     if info.data:
         return list_folder(folder, info.class_names), f"all of {folder}"
@@ -128,6 +126,12 @@ def held_out(info: RunInfo, data: str | None) -> tuple[Split, str]:
             f"{info.num_classes}"
         )
     return list_folder(folder, names), f"all of {folder}"
+
+
+def _check_place(data: str | None) -> None:
+    """What can be said about the pictures before gigabytes of weights are fetched."""
+    if data not in (None, "digits") and not Path(data).is_dir():
+        raise InputError(f"there is no folder {data}; --data is `digits` or a folder")
 
 
 def _same_classes(info: RunInfo, source: Source) -> None:
@@ -186,6 +190,7 @@ def evaluate(
         InputError: whatever cannot be read or does not fit, in one sentence.
     """
     console = console or make_console()
+    _check_place(data)
     model, info = load_target(target, image_size)
     split, origin = held_out(info, data)
     precision = Precision.of(resolve_device(device), amp)
