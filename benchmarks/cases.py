@@ -107,7 +107,8 @@ def _both(name: str, call: Callable[..., Tensor]) -> tuple[Form, Form]:
     return Form(plain, call), Form(f"{name} channels_last", call, channels_last=True)
 
 
-def _depthwise_case(where: str, shape: tuple[int, ...], kh: int, kw: int) -> Case:
+def depthwise_case(where: str, shape: tuple[int, ...], kh: int, kw: int) -> Case:
+    """A dense kernel; the Fourier transform takes part where it is large."""
     N, C, H, W = shape
     forms = [*_both("torch", rivals.convolution), *_both(OURS, depthwise_conv2d)]
     if max(kh, kw) >= FFT_FROM:
@@ -123,14 +124,14 @@ def depthwise(quick: bool) -> Iterator[Case]:
     """Square kernels: UniRepLKNet's Table 1, then every stage of the real networks."""
     if quick:
         for size in (7, 13, 31):
-            yield _depthwise_case("grid", (1, 64, 56, 56), size, size)
-        yield _depthwise_case("UniRepLKNet-T stage 3", (8, 320, 14, 14), 13, 13)
+            yield depthwise_case("grid", (1, 64, 56, 56), size, size)
+        yield depthwise_case("UniRepLKNet-T stage 3", (8, 320, 14, 14), 13, 13)
         return
     for shape in [(1, 64, 56, 56), (8, 384, 14, 14), *TABLE_1]:
         for size in KERNELS:
-            yield _depthwise_case("grid", shape, size, size)
+            yield depthwise_case("grid", shape, size, size)
     for where, layer, (C, H, W) in unique(DepthwiseConv2d, lambda layer: layer.kernel_size):
-        yield _depthwise_case(where, (batch(H), C, H, W), *layer.kernel_size)
+        yield depthwise_case(where, (batch(H), C, H, W), *layer.kernel_size)
 
 
 def strips(quick: bool) -> Iterator[Case]:

@@ -32,6 +32,8 @@ class Settings:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     compiled: bool = False  # also measure under torch.compile
+    patience: float = 1.5  # seconds for each form of a case, its rounds together
+    times: int = 1  # as many rounds, and seconds
 
     @classmethod
     def of(
@@ -54,12 +56,11 @@ class Settings:
 
     @property
     def rounds(self) -> int:
-        return 3 if self.quick else 9
+        return self.times * (3 if self.quick else 9)
 
     @property
     def seconds(self) -> float:
-        """For each form of a case, its rounds together."""
-        return 0.2 if self.quick else 1.5
+        return self.times * (0.2 if self.quick else self.patience)
 
 
 def conditions(settings: Settings) -> dict[str, str]:

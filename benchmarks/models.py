@@ -149,10 +149,22 @@ def measure(
         outputs[label], calls[label] = call(), call
         memory[label] = peak_bytes(call, settings.device)
     _check(name, outputs)
-    rounds = take_turns(calls, settings.rounds, 2 * settings.seconds)
+    rounds = take_turns(calls, settings.rounds, 4 * settings.seconds)
     what = f"batch {batch}, {side} px"
     yard_macs = count_cost(timm.create_model(yardstick), (1, 3, side, side)).macs
     return Run(name, what, batch, macs, yardstick, yard_macs, rounds, memory)
+
+
+def side_by_side(names: tuple[str, ...], batch: int, settings: Settings) -> Rounds:
+    """Several networks in turns, ours merged, timm's in both layouts: "NAME FORM" -> rounds."""
+    x = torch.randn(batch, 3, SIDE, SIDE)
+    calls = {}
+    for name in names:
+        for label, (model, channels_last) in forms_of(name).items():
+            if label in (MERGED, TIMM, TIMM_CL):
+                calls[f"{name} {label}"] = call = _evaluation(model, _layout(x, channels_last))
+                call()
+    return take_turns(calls, settings.rounds, 4 * settings.seconds)
 
 
 def _evaluation(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
@@ -200,7 +212,7 @@ def measure_training(name: str, settings: Settings) -> Run:
         call = _step(net, _layout(x.to(settings.device, settings.dtype), channels_last), y)
         call()  # makes the optimizer's state
         calls[label], memory[label] = call, peak_bytes(call, settings.device)
-    rounds = take_turns(calls, settings.rounds, 4 * settings.seconds)
+    rounds = take_turns(calls, settings.rounds, 8 * settings.seconds)
     cost = count_cost(timm.create_model(yardstick), (1, 3, TRAIN_SIDE, TRAIN_SIDE))
     what = f"training step, batch {TRAIN_BATCH}, {TRAIN_SIDE} px"
     return Run(name, what, TRAIN_BATCH, 3 * macs, yardstick, 3 * cost.macs, rounds, memory)

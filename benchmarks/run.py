@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import models, ops
+from benchmarks import models, ops, revisions, sweep, targets
 from benchmarks.conditions import Settings
-from seewide.errors import unknown
+from seewide.errors import InputError, unknown
 
 KINDS: dict[str, Callable[[list[str], Settings, Console], None]] = {
     "ops": ops.run,
     "models": models.run,
+    "targets": targets.run,
+    "sweep": sweep.run,
 }
+WITH_BASE = ("ops", "models")
 
 
 def run(
@@ -35,4 +38,9 @@ def run(
     if kind not in KINDS:
         raise unknown("benchmark", kind, KINDS)
     settings = Settings.of(quick, device, dtype, threads, compiled)
-    KINDS[kind](names, settings, console)
+    if base is None:
+        KINDS[kind](names, settings, console)
+    elif kind in WITH_BASE:
+        revisions.compare(kind, names, base, settings, console)
+    else:
+        raise InputError(f"--base goes with {' or '.join(WITH_BASE)}, got {kind!r}")
