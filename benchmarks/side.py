@@ -1,7 +1,10 @@
 """One side of a comparison of revisions (revisions.py): answers questions, line by line.
 
-["list"]                     -> [[what, form], ...]
-["time", index, repeats]     -> seconds per call
+A question and its answer:
+
+    ["package"]                  where `seewide` was imported from
+    ["list"]                     [[what, form], ...]
+    ["time", index, repeats]     seconds per call
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 
+import seewide
 from benchmarks.conditions import Settings
 from benchmarks.timing import seconds
 
@@ -40,8 +44,6 @@ def networks(names: list[str], settings: Settings) -> dict[tuple[str, str], Call
     """Our networks, merged, at batch 1 and 8."""
     import timm
 
-    import seewide
-
     made = {}
     for name in names or ["unireplknet_a", "lsnet_t", "uniconvnet_a", "pelk_t"]:
         for batch in (1, 8):
@@ -68,7 +70,9 @@ def main() -> None:
     labels, current, call = list(made), None, None
     for line in sys.stdin:
         question, *arguments = json.loads(line)
-        if question == "list":
+        if question == "package":
+            answer = seewide.__file__
+        elif question == "list":
             answer = labels
         else:
             index, repeats = arguments
