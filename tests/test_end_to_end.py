@@ -1,0 +1,133 @@
+"""A user's whole way with one size of each family: the authors' file, fine-tuning, merging, ONNX.
+
+In small by default: the family's network made narrow, which `fit` finds in timm by a name like any
+other. The slow twin goes the same way with the published size, through `convert`.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import save_file
+from timm.models import generate_default_cfgs, model_entrypoint, register_model
+
+import seewide
+from seewide.convert import convert
+from seewide.export import export_model
+from seewide.recipes import Recipe
+from seewide.testing import deviation, randomize
+from seewide.train import fit, load_run
+from seewide.train.evaluate import eval_transform
+
+QUIET = Console(quiet=True)
+ONE_EACH = (1, 1, 1, 1)
+NARROW = {
+    "unireplknet_a": {"depths": ONE_EACH, "dims": (8, 16, 24, 32)},
+    "lsnet_t": {"depths": (0, 2, 1, 2), "dims": (16, 16, 24, 32)},
+    "uniconvnet_a": {"depths": ONE_EACH, "dims": (8, 16, 24, 32)},
+    "replknet_31b": {"depths": ONE_EACH, "dims": (8, 12, 16, 24)},
+    "slak_t": {"depths": ONE_EACH, "dims": (8, 12, 16, 24)},
+    "pelk_t": {"depths": ONE_EACH, "dims": (16, 16, 24, 32)},
+}
+default_cfgs = generate_default_cfgs({f"narrow_{name}": {} for name in NARROW})
+
+
+def _register_narrow(name: str, sizes: dict) -> None:
+    def entrypoint(pretrained: bool = False, **kwargs) -> torch.nn.Module:
+        return model_entrypoint(name)(pretrained, **{**sizes, **kwargs})
+
+    entrypoint.__name__ = f"narrow_{name}"
+    register_model(entrypoint)
+
+
+for name, sizes in NARROW.items():
+    _register_narrow(name, sizes)
+
+
+def authors_file(model: torch.nn.Module, folder: Path) -> Path:
+    """The weights as the family's authors keep them; PeLK's published none, so as ours."""
+    family = sys.modules[type(model).__module__]
+    if not family.AUTHORS_FORMS:
+        save_file(model.state_dict(), folder / "weights.safetensors")
+        return folder / "weights.safetensors"
+    torch.save({"model": family.authors_state_dict(model.state_dict())}, folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def paint(folder: Path) -> Path:
+    """Six noisy pictures each, dark and bright."""
+    chance = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("bright", 190)):
+        (folder / name).mkdir(parents=True)
+        for index in range(6):
+            pixels = (level + chance.normal(0, 25, (48, 40, 3))).clip(0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
+    return folder
+
+
+def tuned_merged_exported(name: str, weights: Path, pictures: Path, size: int, out: Path) -> None:
+    """Fine-tune `name` from `weights`; all that comes out of it gives the same answers."""
+    recipe = Recipe(image_size=size, epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0.0)
+    fit(name, pictures, recipe, out / "run", checkpoint=weights, workers=0, console=QUIET)
+    model, info = load_run(out / "run")
+    before = seewide.load_checkpoint(timm.create_model(name), weights).state_dict()
+    moved = [
+        not torch.equal(parameter, before[key])
+        for key, parameter in model.named_parameters()
+        if parameter.shape == before[key].shape
+    ]
+    assert np.mean(moved) > 0.9, "training changes what was loaded"
+
+    files = sorted(pictures.rglob("*.*"))[1::4]
+    show = eval_transform(info)
+    x_NCHW = torch.stack([show(Image.open(file).convert("RGB")) for file in files])
+    with torch.no_grad():
+        want = model(x_NCHW)
+        assert want.shape == (len(files), len(info.class_names))
+        assert deviation(seewide.fuse(model, x_NCHW)(x_NCHW), want) < 1e-4
+    export_model(model, out / "net.onnx", "onnx", x_NCHW[:2])
+    session = pytest.importorskip("onnxruntime").InferenceSession(out / "net.onnx")
+    (got,) = session.run(["output"], {"images": x_NCHW.numpy()})
+    assert deviation(torch.from_numpy(got), want) < 1e-4
+    assert got.argmax(1).tolist() == want.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("family", NARROW)
+def test_in_small(family, tmp_path):
+    name = f"narrow_{family}"
+    theirs = randomize(timm.create_model(name)).eval()
+    weights = authors_file(theirs, tmp_path)
+    ours = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(weights)})
+    x_NCHW = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(x_NCHW), theirs(x_NCHW))
+    tuned_merged_exported(name, weights, paint(tmp_path / "pictures"), 64, tmp_path)
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """A few pictures per class of flowers128, if this machine has it; else painted ones."""
+    source = Path(__file__).resolve().parents[2] / "shared/data/classification/flowers128"
+    if not source.is_dir():
+        return paint(tmp_path / "pictures")
+    for part, count in (("train", 8), ("val", 4)):
+        for kind in sorted((source / part).iterdir()):
+            (tmp_path / "flowers" / part / kind.name).mkdir(parents=True)
+            for picture in sorted(kind.iterdir())[:count]:
+                shutil.copy(picture, tmp_path / "flowers" / part / kind.name)
+    return tmp_path / "flowers"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NARROW)
+def test_in_full_size(name, flowers, tmp_path):
+    weights = authors_file(timm.create_model(name), tmp_path)
+    converted = tmp_path / "converted.safetensors"
+    assert convert(weights, converted).provenance["architecture"] == name
+    tuned_merged_exported(name, converted, flowers, 128, tmp_path)
