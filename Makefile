@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 TIMM_SDIST = .cache/timm
 
-.PHONY: demo check test test-slow test-timm bench docs clean
+.PHONY: demo check test test-slow test-timm bench bench-full docs clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -44,8 +44,15 @@ $(TIMM_SDIST): $(READY)
 	  timm==$$($(BIN)/python -c 'import timm; print(timm.__version__)')
 	mkdir -p $@ && tar xzf .cache/sdist/timm-*.tar.gz --strip-components=1 -C $@
 
-bench: $(READY)  ## operators against stock PyTorch; writes benchmarks/results
-	$(BIN)/python -m benchmarks.ops depthwise
+bench: $(READY)  ## operators and networks against their rivals, a few cases (2 minutes)
+	$(BIN)/python -m benchmarks ops --quick
+	$(BIN)/python -m benchmarks models --quick
+
+bench-full: $(READY)  ## all of it (an hour); writes benchmarks/results and docs/figures
+	$(BIN)/python -m benchmarks ops
+	$(BIN)/python -m benchmarks models
+	$(BIN)/python -m benchmarks targets
+	$(BIN)/python -m benchmarks sweep
 
 docs: $(READY)  ## the generated pages of docs/
 	$(BIN)/python docs/generate.py

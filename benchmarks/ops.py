@@ -63,7 +63,7 @@ class Measured:
                 self.case.operator, self.case.where, "x".join(map(str, self.case.shape)),
                 self.case.kernel, self.passes, name, f"{1e3 * self.rounds.median(name):.3f}",
                 f"{1e3 * low:.3f}", f"{1e3 * high:.3f}", len(times),
-                f"{self.rounds.ratio(name, self.base):.2f}", f"{self.macs / 1e9:.4f}",
+                f"{self.rounds.ratio(name, self.base):.2f}", f"{self.macs / 1e9:.4g}",
                 f"{speed / 1e9:.1f}", f"{100 * speed / peak:.1f}",
                 f"{self.memory[name] / 2**20:.1f}", self.notes.get(name, ""),
             ]  # fmt: skip
