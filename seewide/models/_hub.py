@@ -42,14 +42,17 @@ FOUR_MAPS = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
 _logger = logging.getLogger(__name__)
 
 
-def imagenet_cfg(**kwargs: Any) -> dict[str, Any]:
-    """What the configurations of most tags say, for `generate_default_cfgs`; `kwargs` differ."""
+def imagenet_cfg(image_size: int = 224, **kwargs: Any) -> dict[str, Any]:
+    """What the configurations of most tags say, for `generate_default_cfgs`; `kwargs` differ.
+
+    Weights fine-tuned at more than 224 pixels are evaluated on the whole image.
+    """
     return {
         "url": "",
         "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
+        "input_size": (3, image_size, image_size),
+        "pool_size": (image_size // 32, image_size // 32),
+        "crop_pct": 0.875 if image_size == 224 else 1.0,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
@@ -57,11 +60,6 @@ def imagenet_cfg(**kwargs: Any) -> dict[str, Any]:
         "classifier": "head.fc",
         **kwargs,
     }
-
-
-def imagenet_384() -> dict[str, Any]:
-    """What differs for weights fine-tuned at 384 x 384, evaluated on the whole image."""
-    return {"input_size": (3, 384, 384), "pool_size": (12, 12), "crop_pct": 1.0}
 
 
 def build(

@@ -21,7 +21,7 @@ from ..layers.conv_norm import ConvNorm, NormConvNorm, conv_norm_relu
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..reparam import batch_norm_affine
 from ._checkpoint import invert, rename
-from ._hub import build, imagenet_384, imagenet_cfg
+from ._hub import build, imagenet_cfg
 from ._staged import Stage, StagedNet, four_each
 
 __all__ = ["RepLKNet"]
@@ -272,28 +272,24 @@ def _cfg(file: str, **kwargs) -> dict:
     )
 
 
-def _cfg384(file: str) -> dict:
-    return _cfg(file, **imagenet_384())
-
-
 default_cfgs = generate_default_cfgs(
     {
         "replknet_31b.in1k": _cfg("RepLKNet-31B_ImageNet-1K_224_20221024-debd6715.pth"),
-        "replknet_31b.in1k_384": _cfg384("RepLKNet-31B_ImageNet-1K_384_20221024-3d05883f.pth"),
+        "replknet_31b.in1k_384": _cfg(
+            "RepLKNet-31B_ImageNet-1K_384_20221024-3d05883f.pth", image_size=384
+        ),
         "replknet_31b.in22k_ft_in1k": _cfg(
             "RepLKNet-31B_ImageNet-22K-to-1K_224_20221024-f68d7698.pth"
         ),
-        "replknet_31b.in22k_ft_in1k_384": _cfg384(
-            "RepLKNet-31B_ImageNet-22K-to-1K_384_20221024-ca9f04ca.pth"
+        "replknet_31b.in22k_ft_in1k_384": _cfg(
+            "RepLKNet-31B_ImageNet-22K-to-1K_384_20221024-ca9f04ca.pth", image_size=384
         ),
-        "replknet_31l.in22k_ft_in1k_384": _cfg384(
-            "RepLKNet-31L_ImageNet-22K-to-1K_384_20221024-6f8ee74d.pth"
+        "replknet_31l.in22k_ft_in1k_384": _cfg(
+            "RepLKNet-31L_ImageNet-22K-to-1K_384_20221024-6f8ee74d.pth", image_size=384
         ),
         "replknet_xl.meg73m_ft_in1k_320": _cfg(
             "RepLKNet-XL_MegData73M_ImageNet1K_20221024-664f2980.pth",
-            input_size=(3, 320, 320),
-            pool_size=(10, 10),
-            crop_pct=1.0,
+            image_size=320,
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
         ),

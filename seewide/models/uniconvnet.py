@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ..layers import DCNv3, DepthwiseConv2dLast, ReceptiveFieldAggregator
 from ..layers.rfa import fold_scale
 from ._checkpoint import invert, rename
-from ._hub import build, imagenet_384, imagenet_cfg
+from ._hub import build, imagenet_cfg
 from ._staged import Stage, StagedNet, conv_stem, four_each
 
 __all__ = ["UniConvNet"]
@@ -251,10 +251,6 @@ def _cfg(file: str, **kwargs) -> dict:
     )
 
 
-def _cfg384(file: str) -> dict:
-    return _cfg(file, **imagenet_384())
-
-
 default_cfgs = generate_default_cfgs(
     {
         "uniconvnet_a.in1k": _cfg("uniconvnet_a_1k_224.pth"),
@@ -266,14 +262,14 @@ default_cfgs = generate_default_cfgs(
         "uniconvnet_n2.in1k": _cfg("uniconvnet_n2_1k_224_ema.pth"),
         "uniconvnet_n3.in1k": _cfg("uniconvnet_n3_1k_224_ema.pth"),
         "uniconvnet_t.in1k": _cfg("uniconvnet_t_1k_224_ema.pth"),
-        "uniconvnet_t.in1k_384": _cfg384("uniconvnet_t_1k_384.pth"),
+        "uniconvnet_t.in1k_384": _cfg("uniconvnet_t_1k_384.pth", image_size=384),
         "uniconvnet_s.in1k": _cfg("uniconvnet_s_1k_224_ema.pth"),
-        "uniconvnet_s.in1k_384": _cfg384("uniconvnet_s_1k_384.pth"),
+        "uniconvnet_s.in1k_384": _cfg("uniconvnet_s_1k_384.pth", image_size=384),
         "uniconvnet_b.in1k": _cfg("uniconvnet_b_1k_224_ema.pth"),
-        "uniconvnet_b.in1k_384": _cfg384("uniconvnet_b_1k_384.pth"),
-        "uniconvnet_l.in22k_ft_in1k_384": _cfg384("uniconvnet_l_22k_1k_384.pth"),
+        "uniconvnet_b.in1k_384": _cfg("uniconvnet_b_1k_384.pth", image_size=384),
+        "uniconvnet_l.in22k_ft_in1k_384": _cfg("uniconvnet_l_22k_1k_384.pth", image_size=384),
         "uniconvnet_l.in22k": _cfg("uniconvnet_l_22k_224.pth", num_classes=21841),
-        "uniconvnet_xl.in22k_ft_in1k_384": _cfg384("uniconvnet_xl_22k_1k_384.pth"),
+        "uniconvnet_xl.in22k_ft_in1k_384": _cfg("uniconvnet_xl_22k_1k_384.pth", image_size=384),
         "uniconvnet_xl.in22k": _cfg("uniconvnet_xl_22k_224.pth", num_classes=21841),
     }
 )

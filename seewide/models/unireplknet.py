@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..layers import UniRepLKNetBlock
 from ..layers.unireplknet_block import MERGED_FROM
 from ._checkpoint import invert, rename
-from ._hub import build, imagenet_384, imagenet_cfg
+from ._hub import build, imagenet_cfg
 from ._staged import Stage, StagedNet, conv_stem, four_each
 
 __all__ = ["UniRepLKNet"]
@@ -159,10 +159,6 @@ def _cfg(file: str = "", **kwargs) -> dict:
     )
 
 
-def _cfg384(file: str) -> dict:
-    return _cfg(file, **imagenet_384())
-
-
 default_cfgs = generate_default_cfgs(
     {
         "unireplknet_a.in1k": _cfg("unireplknet_a_in1k_224_acc77.03.pth"),
@@ -171,14 +167,20 @@ default_cfgs = generate_default_cfgs(
         "unireplknet_n.in1k": _cfg("unireplknet_n_in1k_224_acc81.64.pth"),
         "unireplknet_t.in1k": _cfg("unireplknet_t_in1k_224_acc83.21.pth"),
         "unireplknet_s.in1k": _cfg("unireplknet_s_in1k_224_acc83.91.pth"),
-        "unireplknet_s.in22k_ft_in1k_384": _cfg384("unireplknet_s_in22k_to_in1k_384_acc86.44.pth"),
+        "unireplknet_s.in22k_ft_in1k_384": _cfg(
+            "unireplknet_s_in22k_to_in1k_384_acc86.44.pth", image_size=384
+        ),
         "unireplknet_s.in22k": _cfg("unireplknet_s_in22k_pretrain.pth", num_classes=21841),
-        "unireplknet_b.in22k_ft_in1k_384": _cfg384("unireplknet_b_in22k_to_in1k_384_acc87.40.pth"),
+        "unireplknet_b.in22k_ft_in1k_384": _cfg(
+            "unireplknet_b_in22k_to_in1k_384_acc87.40.pth", image_size=384
+        ),
         "unireplknet_b.in22k": _cfg("unireplknet_b_in22k_pretrain.pth", num_classes=21841),
-        "unireplknet_l.in22k_ft_in1k_384": _cfg384("unireplknet_l_in22k_to_in1k_384_acc87.88.pth"),
+        "unireplknet_l.in22k_ft_in1k_384": _cfg(
+            "unireplknet_l_in22k_to_in1k_384_acc87.88.pth", image_size=384
+        ),
         "unireplknet_l.in22k": _cfg("unireplknet_l_in22k_pretrain.pth", num_classes=21841),
-        "unireplknet_xl.in22k_ft_in1k_384": _cfg384(
-            "unireplknet_xl_in22k_to_in1k_384_acc87.96.pth"
+        "unireplknet_xl.in22k_ft_in1k_384": _cfg(
+            "unireplknet_xl_in22k_to_in1k_384_acc87.96.pth", image_size=384
         ),
         "unireplknet_xl.in22k": _cfg("unireplknet_xl_in22k_pretrain.pth", num_classes=21841),
         "unireplknet_h.untrained": _cfg(),  # Table 4 of 2410.08049; no weights were published
