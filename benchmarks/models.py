@@ -6,6 +6,7 @@ in both layouts (authors_form.py) and a ConvNeXt of about its size; then as a tr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -30,11 +31,12 @@ NETWORKS = (
     *("unireplknet_a", "unireplknet_t", "lsnet_t", "lsnet_b", "uniconvnet_a", "uniconvnet_t"),
     *("pelk_t", "pelk101_t", "replknet_31b", "repvit_m1_0", "fastvit_t8"),
 )
-MERGED, TRAINING = "seewide merged", "seewide training form"
+OURS, MERGED, TRAINING = "seewide", "seewide merged", "seewide training form"
 AUTHORS, AUTHORS_CL = "authors", "authors channels_last"
 TIMM, TIMM_CL = "timm", "timm channels_last"
 SMALL = 1.5e9  # multiply-adds up to which a network is measured by convnext_atto
 LIMIT = 1e-4  # relative, between our logits and the authors' form's
+NEAR = 4  # times as far as theirs from the float64 result, where that is farther than LIMIT
 SIDE, TRAIN_SIDE, TRAIN_BATCH = 224, 128, 16
 COLUMNS = (
     *("network", "what", "form", "images/s", "median ms", "quartile 1", "quartile 3", "rounds"),
@@ -148,7 +150,11 @@ def measure(
         call = _evaluation(model, _layout(x, channels_last))
         outputs[label], calls[label] = call(), call
         memory[label] = peak_bytes(call, settings.device)
-    _check(name, outputs)
+
+    def exact(label: str) -> Tensor:
+        return _evaluation(copy.deepcopy(forms[label][0]).double(), x.double())()
+
+    _check(name, outputs, exact)
     rounds = take_turns(calls, settings.rounds, 4 * settings.seconds)
     what = f"batch {batch}, {side} px"
     yard_macs = count_cost(timm.create_model(yardstick), (1, 3, side, side)).macs
@@ -175,13 +181,21 @@ def _evaluation(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     return call
 
 
-def _check(name: str, outputs: dict[str, Tensor]) -> None:
-    """Ours, merged or not, equal the authors' form, in float32."""
-    ours = {k: y for k, y in outputs.items() if k.startswith(("seewide", "authors"))}
-    if not ours:
+def _check(name: str, outputs: dict[str, Tensor], exact: Callable[[str], Tensor]) -> None:
+    """Ours, merged or not, equal the authors' form.
+
+    Some networks multiply rounding errors (LSNet-B with random weights: 1e-2 between the authors'
+    form in one layout and in the other). There, ours must be as near to the float64 result as
+    theirs is.
+    """
+    ours = {k: y for k, y in outputs.items() if k.startswith((OURS, AUTHORS))}
+    if len(ours) < 2:
         return
-    first, want = next(iter(ours.items()))
-    limit = LIMIT if want.dtype == torch.float32 else 0.1
+    first = AUTHORS if AUTHORS in ours else next(iter(ours))
+    want, limit = ours[first], LIMIT if ours[first].dtype == torch.float32 else 0.1
+    if max(deviation(got, want) for got in ours.values()) > limit:
+        want = exact(first)
+        limit = max(limit, NEAR * deviation(ours[first], want))
     for label, got in ours.items():
         found = deviation(got, want)
         if found > limit:
@@ -194,7 +208,7 @@ def _check(name: str, outputs: dict[str, Tensor]) -> None:
 def measure_training(name: str, settings: Settings) -> Run:
     """A step: forward, backward, AdamW, on a batch of 16 at 128 pixels; training form."""
     model = timm.create_model(name).train()
-    nets = {"seewide": (model, False)} if isinstance(model, StagedNet) else {TIMM: (model, False)}
+    nets = {OURS: (model, False)} if isinstance(model, StagedNet) else {TIMM: (model, False)}
     if isinstance(model, StagedNet):
         nets |= {AUTHORS: (authors_form(model), False), AUTHORS_CL: (authors_form(model), True)}
     macs = count_cost(timm.create_model(name).eval(), (1, 3, TRAIN_SIDE, TRAIN_SIDE)).macs

@@ -31,14 +31,19 @@ def _speed(name: str, batch: int, side: int, settings: Settings) -> float:
     return min(map(run.rounds.median, run.rounds.rounds)) / batch
 
 
+def _count(settings: Settings) -> int | None:
+    """How many values of a quantity are measured."""
+    return 2 if settings.quick else None
+
+
 def sides(name: str, settings: Settings) -> list[tuple[float, float]]:
     """Input size at batch 1."""
-    return [(side, _speed(name, 1, side, settings)) for side in SIDES]
+    return [(side, _speed(name, 1, side, settings)) for side in SIDES[: _count(settings)]]
 
 
 def batches(name: str, settings: Settings) -> list[tuple[float, float]]:
     """Batch at 224 pixels."""
-    return [(batch, _speed(name, batch, 224, settings)) for batch in BATCHES]
+    return [(batch, _speed(name, batch, 224, settings)) for batch in BATCHES[: _count(settings)]]
 
 
 def threads(name: str, settings: Settings) -> list[tuple[float, float]]:
@@ -70,7 +75,7 @@ def run(names: list[str], settings: Settings, console: Console) -> None:
     for name in names:
         if not timm.is_model(name):
             raise unknown("model", name, [*list_models(), *NETWORKS])
-    work = [(varied, name) for varied in VARIED for name in names or NETWORKS]
+    work = [(varied, name) for varied in VARIED for name in names or NETWORKS[: _count(settings)]]
     rows, lines = [], {varied: Lines() for varied in VARIED}
     table = make_table("", *COLUMNS, left=("network", "varied"))
     for varied, name in track(work, "measuring", console):
