@@ -20,7 +20,7 @@ Intermediates = list[Tensor] | tuple[Tensor, list[Tensor]]
 
 def four_each(**per_stage: Sequence) -> None:
     """Raise InputError unless every argument has an entry for each of four stages."""
-    if any(len(entries) != 4 for entries in per_stage.values()):
+    if any(not isinstance(each, Sequence) or len(each) != 4 for each in per_stage.values()):
         *names, last = per_stage
         values = ", ".join(str(entries) for entries in per_stage.values())
         raise InputError(f"{', '.join(names)} and {last} need 4 entries each, got {values}")

@@ -14,6 +14,7 @@ from timm.layers import LayerNorm2d, NormMlpClassifierHead, calculate_drop_path_
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..layers import UniRepLKNetBlock
 from ..layers.unireplknet_block import MERGED_FROM
 from ._checkpoint import invert, rename
@@ -76,10 +77,12 @@ class UniRepLKNet(StagedNet):
 
         def blocks(i: int) -> list[nn.Module]:
             sizes = kernel_sizes[i]
-            pattern = cycle((sizes,) if isinstance(sizes, int) else sizes)
+            pattern = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+            if not pattern:
+                raise InputError(f"kernel_sizes of stage {i} name no size, got {kernel_sizes}")
             return [
                 UniRepLKNetBlock(dims[i], size, rate, **structure)
-                for size, rate in zip(pattern, rates[i], strict=False)
+                for size, rate in zip(cycle(pattern), rates[i], strict=False)
             ]
 
         super().__init__(

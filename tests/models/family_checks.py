@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,24 +18,31 @@ from seewide.reparam import fuse_checked
 from seewide.testing import deviation, randomize
 
 
-def _fill(parity: Path):
+def load_fill(parity: Path) -> ModuleType:
+    """`fill.py` beside the figures: the deterministic weights and picture they were made with."""
     spec = importlib.util.spec_from_file_location("fill", parity / "fill.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+def load_authors_weights(parity: Path, family: str, variant: str, name: str) -> nn.Module:
+    """The network, in evaluation mode, with the weights of the figures, by the authors' keys."""
+    keys = json.loads((parity / f"{family}.json").read_text())[variant]["keys"]
+    shapes = {key: tuple(shape) for key, (shape, dtype) in keys.items() if dtype == "float32"}
+    state = load_fill(parity).fill(shapes)
+    state |= {k: torch.zeros(s, dtype=torch.int64) for k, (s, d) in keys.items() if d == "int64"}
+    return seewide.load_checkpoint(timm.create_model(name), state).eval()
+
+
 def check_parity(parity: Path, family: str, variant: str, name: str, limit: float = 1e-5) -> None:
     """Stages and logits of both forms equal what the authors' code computed, on their keys."""
-    fill = _fill(parity)
-    keys = json.loads((parity / f"{family}.json").read_text())[variant]["keys"]
-    state = fill.fill({k: tuple(s) for k, (s, dtype) in keys.items() if dtype == "float32"})
-    state |= {k: torch.zeros(s, dtype=torch.int64) for k, (s, dtype) in keys.items() if not s}
-    model = seewide.load_checkpoint(timm.create_model(name), state).eval()
+    model = load_authors_weights(parity, family, variant, name)
+    image = load_fill(parity).image()
     want = np.load(parity / f"{family}.{variant}.npz")
     for form in (model, seewide.fuse(model)):
         with torch.no_grad():
-            last, features = form.forward_intermediates(fill.image())
+            last, features = form.forward_intermediates(image)
             logits = form.forward_head(last)
         assert deviation(logits, torch.from_numpy(want["logits"])) < limit
         for i, x in enumerate(features):

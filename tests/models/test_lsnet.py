@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from family_checks import _fill, check_forms, check_fused, check_keys
+from family_checks import (
+    check_forms,
+    check_fused,
+    check_keys,
+    load_authors_weights,
+    load_fill,
+)
 from torch import nn
 
 import seewide
@@ -55,15 +61,12 @@ def test_outputs_equal_the_authors(variant, parity):
     errors by a hundred: the authors' float32 logits are 6e-5 (T) and 2.2e-4 (S) away from those
     that float64 gives, and so can be met no closer. The stages before it hold to 2e-5.
     """
-    fill = _fill(parity)
-    keys = json.loads((parity / "lsnet.json").read_text())[variant]["keys"]
-    state = fill.fill({k: tuple(s) for k, (s, dtype) in keys.items() if dtype == "float32"})
-    state |= {k: torch.zeros(s, dtype=torch.int64) for k, (s, d) in keys.items() if d == "int64"}
-    model = seewide.load_checkpoint(timm.create_model(f"lsnet_{variant}"), state).eval()
+    model = load_authors_weights(parity, "lsnet", variant, f"lsnet_{variant}")
+    image = load_fill(parity).image()
     want = np.load(parity / f"lsnet.{variant}.npz")
     for form in (model, seewide.fuse(model), model.double()):
         dtype = next(form.parameters()).dtype
-        logits, maps = features(form, fill.image().to(dtype))
+        logits, maps = features(form, image.to(dtype))
         assert deviation(logits, torch.from_numpy(want["logits"])) < 1e-3
         for i, x in enumerate(maps):
             x = x[0]

@@ -1,13 +1,19 @@
 """UniConvNet: the authors' figures, fusing, the ablations, and the forms torch offers."""
 
 import copy
-import json
 
 import numpy as np
 import pytest
 import timm
 import torch
-from family_checks import _fill, check_features, check_forms, check_fused, check_keys
+from family_checks import (
+    check_features,
+    check_forms,
+    check_fused,
+    check_keys,
+    load_authors_weights,
+    load_fill,
+)
 
 import seewide
 from seewide.layers import DCNv3, ReceptiveFieldAggregator
@@ -81,15 +87,13 @@ def test_stages_and_logits_equal_the_authors(size, parity):
     float64 by 1e-3 at the end (the authors' form as much as ours). So later stages are compared
     in float64, with a multiple of the distance at which our own float32 lies.
     """
-    fill = _fill(parity)
-    keys = json.loads((parity / "uniconvnet.json").read_text())[size]["keys"]
-    state = fill.fill({k: tuple(shape) for k, (shape, _) in keys.items()})
-    model = seewide.load_checkpoint(timm.create_model(f"uniconvnet_{size}"), state).eval()
+    model = load_authors_weights(parity, "uniconvnet", size, f"uniconvnet_{size}")
+    image = load_fill(parity).image()
     results = []
     for dtype in (torch.float32, torch.float64):
         with torch.no_grad():
             form = copy.deepcopy(model).to(dtype)
-            last, features = form.forward_intermediates(fill.image().to(dtype))
+            last, features = form.forward_intermediates(image.to(dtype))
             results.append([*map(figures, features), form.forward_head(last)])
     file = np.load(parity / f"uniconvnet.{size}.npz")
     parts = ("mean", "std", "corner", "center")

@@ -202,6 +202,10 @@ def test_ablations_are_other_networks_that_fuse_and_train(change):
 def test_bad_arguments_are_sentences():
     with pytest.raises(seewide.InputError, match="kernel_sizes need 4 entries each, got"):
         UniRepLKNet(depths=(1, 1, 1), dims=(8, 8, 8, 8))
+    with pytest.raises(seewide.InputError, match=r"kernel_sizes need 4 entries each, got .* 13$"):
+        small(kernel_sizes=13)
+    with pytest.raises(seewide.InputError, match=r"of stage 2 name no size, got \(3, 13, \(\), 13"):
+        small(kernel_sizes=(3, 13, (), 13))
     with pytest.raises(seewide.InputError, match="extra structure 'botleneck'; did you mean bott"):
         small(extra="botleneck")
     with pytest.raises(seewide.InputError, match="re-parameterization 'dense'; known are dilated,"):
