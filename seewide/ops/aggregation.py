@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..errors import InputError
+from ..kernels import triton
 from ..kernels.cpu import aggregation as cpu
 from ._dispatch import Backend, Operator, autocasts, run_without_autocast
 
@@ -70,8 +71,24 @@ def _shifted_products(x: Tensor, weight: Tensor) -> Tensor:
     return y.reshape(N, C, H, W)
 
 
+def _triton_why_not(x: Tensor, weight: Tensor) -> str | None:
+    reason = triton.why_not(x)
+    if reason is None:
+        from ..kernels.triton import aggregation
+
+        reason = aggregation.why_not(x, weight)
+    return reason
+
+
+def _on_triton(x: Tensor, weight: Tensor) -> Tensor:
+    from ..kernels.triton import aggregation
+
+    return aggregation.small_kernel_aggregation(x, weight)
+
+
 _operator = Operator(
     "small_kernel_aggregation",
+    Backend("triton", _on_triton, _triton_why_not),
     Backend("cpu", cpu.small_kernel_aggregation, cpu.why_not),
     Backend("torch", _shifted_products, lambda *args: None),
     Backend("reference", small_kernel_aggregation_reference, lambda *args: None),
