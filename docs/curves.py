@@ -1,7 +1,10 @@
-"""Two figures of PeLK (arXiv 2403.07589), from our own networks, with their numbers as CSV.
+"""The curves of the documentation: `make docs`.
 
-Figure 5: where the multiply-adds are. Figure 6: parameters against the kernel size of all depthwise
+Two figures of PeLK (arXiv 2403.07589), from our own networks, with their numbers as CSV. Figure 5:
+where the multiply-adds are. Figure 6: parameters against the kernel size of all depthwise
 convolutions of ConvNeXt-T, dense, as strips (SLaK's pair K x 5 and 5 x K) and peripheral.
+
+And the README's picture: time against kernel size, from the newest results of the bench.
 """
 
 from __future__ import annotations
@@ -17,6 +20,14 @@ from seewide.analysis import pictures
 from seewide.analysis.split import draw_split, split_cost
 from seewide.errors import write_atomically
 
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+SHAPE = "1x64x56x56"
+FORMS = {
+    "torch NCHW": ("torch", "#9a9a9a"),
+    "torch channels_last": ("torch, channels last", "#5f5f5f"),
+    "seewide": ("seewide", "#c2452d"),
+    "seewide channels_last": ("seewide, channels last", "#e39a5b"),
+}
 KERNELS = (7, 13, 21, 31, 51, 71, 101, 151)
 SPLIT = ("pelk_t_dense", "pelk_t", "slak_t", "replknet_31b")
 STRIP_WIDTH = 5
@@ -44,7 +55,35 @@ def parameters_by_kernel() -> list[dict[str, float]]:
     return rows
 
 
+def draw_time_against_kernel(results: Path, target: Path) -> None:
+    """Forward, and forward and backward, of one shape, a line per form."""
+    lines = results.read_text().splitlines()
+    conditions = [line[2:] for line in lines if line.startswith("#")]
+    rows = [
+        row for row in csv.DictReader(line for line in lines if not line.startswith("#"))
+        if (row["where"], row["shape"]) == ("grid", SHAPE) and row["median ms"]
+    ]  # fmt: skip
+    figure, both = pictures.canvas(1, 2, 9, 3.6)
+    for axes, what in zip(both, ("forward", "forward + backward"), strict=True):
+        for form, (label, color) in FORMS.items():
+            chosen = [row for row in rows if (row["pass"], row["form"]) == (what, form)]
+            sizes = [int(row["kernel"].partition("x")[0]) for row in chosen]
+            times = [float(row["median ms"]) for row in chosen]
+            axes.plot(sizes, times, color=color, marker="o", ms=4, lw=1.8, label=label)
+        axes.set(xscale="log", yscale="log", title=what, xlabel="kernel size K")
+        axes.set_xticks([3, 7, 13, 21, 31, 51, 101], ["3", "7", "13", "21", "31", "51", "101"])
+        axes.minorticks_off()
+        axes.grid(alpha=0.25)
+    both[0].set_ylabel("milliseconds")
+    both[0].legend(frameon=False, fontsize=8, loc="upper left")
+    what = f"K x K depthwise convolution of {SHAPE.replace('x', ' x ')}"
+    figure.suptitle(f"{what}; {conditions[0]}, {conditions[1]}", fontsize=9)
+    pictures.save(figure, target)
+
+
 def draw_curves(figures: Path) -> None:
+    results = sorted(RESULTS.glob("depthwise-cpu-torch*-float32.csv"))
+    draw_time_against_kernel(results[-1], figures / "time-against-kernel.png")
     splits = {name: split_cost(timm.create_model(name, device="meta").eval()) for name in SPLIT}
     draw_split(splits, figures / "pelk-figure-5.png")
     rows = parameters_by_kernel()
