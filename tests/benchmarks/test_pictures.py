@@ -10,13 +10,18 @@ from benchmarks.ops import COLUMNS, FORWARD, measure
 QUICK = Settings(quick=True)
 
 
+@pytest.fixture(scope="module")
+def rows():
+    """Three kernel sizes on a small map."""
+    cases = [depthwise_case("grid", (1, 4, 8, 8), K, K) for K in (3, 5, 7)]
+    return [row for case in cases for row in measure(case, FORWARD, QUICK).rows(1e12)]
+
+
 @pytest.fixture
-def written(tmp_path, monkeypatch):
-    """The file of three kernel sizes on a small map."""
+def written(rows, tmp_path, monkeypatch):
+    """Their result file."""
     monkeypatch.setattr(conditions, "RESULTS", tmp_path)
     monkeypatch.setattr(pictures, "FIGURES", tmp_path)
-    cases = [depthwise_case("grid", (1, 4, 8, 8), K, K) for K in (3, 5, 7)]
-    rows = [row for case in cases for row in measure(case, FORWARD, QUICK).rows(1e12)]
     return write_csv("depthwise", COLUMNS, rows, QUICK)
 
 
