@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..errors import InputError
+from ..kernels import triton
 from ..kernels.cpu import deformable as cpu
 from ._dispatch import Backend, Operator, autocasts, run_without_autocast
 
@@ -166,8 +167,24 @@ def _sample_maps(
     return y.reshape(N, C, Ho * Wo).transpose(1, 2).reshape(N, Ho, Wo, C).to(x.dtype)
 
 
+def _triton_why_not(x: Tensor, *rest) -> str | None:
+    reason = triton.why_not(x)
+    if reason is None:
+        from ..kernels.triton import deformable
+
+        reason = deformable.why_not(x, *rest)
+    return reason
+
+
+def _on_triton(*args) -> Tensor:
+    from ..kernels.triton import deformable
+
+    return deformable.dcnv3(*args)
+
+
 _operator = Operator(
     "dcnv3",
+    Backend("triton", _on_triton, _triton_why_not),
     Backend("cpu", cpu.dcnv3, cpu.why_not, lambda *args: "torch.nn.functional.embedding_bag"),
     Backend(
         "torch", _sample_maps, lambda *args: None, lambda *args: "torch.nn.functional.grid_sample"

@@ -1,0 +1,99 @@
+"""When the Triton kernels are chosen, and that nothing of them is loaded before."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from seewide.errors import InputError
+from seewide.kernels import triton as door
+from seewide.ops import dcnv3, explain, small_kernel_aggregation, use_backend
+
+# Each operator with arguments that its kernel takes; `make` is torch.empty on some device.
+CALLS = {
+    "small_kernel_aggregation": lambda make: (
+        small_kernel_aggregation,
+        (make(2, 8, 9, 11), make(2, 4, 9, 9, 11)),
+    ),
+    "dcnv3": lambda make: (
+        dcnv3,
+        (make(1, 9, 11, 16), make(1, 9, 11, 36), make(1, 9, 11, 18), 3, 2),
+    ),
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Tensors that say they are on a GPU, and hold nothing."""
+    monkeypatch.setattr(door, "_why_not_gpu", lambda index: None)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield lambda *shape, **kwargs: torch.empty(shape, device="cuda", **kwargs)
+
+
+def test_a_machine_without_cuda_loads_no_kernel():
+    program = """if True:
+        import sys, torch, seewide
+        from seewide.ops import *
+        small_kernel_aggregation(torch.ones(1, 4, 5, 5), torch.ones(1, 2, 9, 5, 5))
+        dcnv3(torch.ones(1, 5, 5, 8), torch.ones(1, 5, 5, 18), torch.ones(1, 5, 5, 9))
+        depthwise_conv2d(torch.ones(1, 4, 9, 9), torch.ones(4, 1, 7, 7))
+        peripheral_conv2d(torch.ones(1, 4, 9, 9), torch.ones(4, 5, 5), sharing_grid(13, 3)[1:-1])
+        print(*(name for name in sys.modules if name.startswith("seewide.kernels.triton.")))
+    """
+    run = [sys.executable, "-c", program]
+    loaded = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
+
+
+def test_dcnv3_is_not_deterministic(gpu):
+    x, offset, mask = (gpu(1, 5, 5, size, requires_grad=True) for size in (8, 18, 9))
+    with use_backend("triton"), pytest.raises(InputError, match="dx is added up in no fixed order"):
+        dcnv3(x, offset, mask)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_chosen_on_a_gpu(name, gpu, capsys):
+    op, arguments = CALLS[name](gpu)
+    explain(op, *arguments)
+    assert "triton     chosen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_shape_and_layout_are_those_of_the_input(name, gpu):
+    op, (x, *rest) = CALLS[name](gpu)
+    y = op(x, *rest)
+    assert y.shape == x.shape
+    assert y.stride() == x.stride()
+    assert y.device.type == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (torch.empty, "the input is on cpu, this backend runs on cuda"),
+        (lambda *shape: torch.empty(*shape, device="meta"), "the input is on meta"),
+    ],
+)
+@pytest.mark.parametrize("name", CALLS)
+def test_not_on_other_devices(name, make, sentence, capsys):
+    op, arguments = CALLS[name](lambda *shape: make(*shape))
+    explain(op, *arguments)
+    assert sentence in capsys.readouterr().out
+
+
+def test_reasons_are_sentences(gpu, monkeypatch):
+    assert "float64" in door.why_not(gpu(1, 1, 2, 2, dtype=torch.float64))
+    assert "empty, shape (0, 1, 2, 2)" in door.why_not(gpu(0, 1, 2, 2))
+    monkeypatch.setattr(door, "TRITON", False)
+    assert "Triton is not installed" in door.why_not(gpu(1, 1, 2, 2))
+
+
+def test_old_gpus_and_rocm(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla T4")
+    reason = door._why_not_gpu.__wrapped__(0)
+    assert reason == "the kernels need compute capability 8.0, Tesla T4 has 7.5"
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert "ROCm" in door._why_not_gpu.__wrapped__(0)
