@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..errors import InputError
+from ..kernels import triton
 from ..kernels.cpu import depthwise as cpu
 from ._dispatch import Backend, Operator, autocasts, run_without_autocast
 
@@ -75,8 +76,30 @@ def _stock(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Ten
     return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
 
 
+def _triton_why_not(x: Tensor, *rest) -> str | None:
+    reason = triton.why_not(x)
+    if reason is None:
+        from ..kernels.triton import depthwise
+
+        reason = depthwise.why_not(x, *rest)
+    return reason
+
+
+def _on_triton(*args) -> Tensor:
+    from ..kernels.triton import depthwise
+
+    return depthwise.depthwise_conv2d(*args)
+
+
+def _triton_plan(*args) -> str:
+    from ..kernels.triton import depthwise
+
+    return depthwise.plan(*args)
+
+
 _operator = Operator(
     "depthwise_conv2d",
+    Backend("triton", _on_triton, _triton_why_not, _triton_plan),
     Backend("cpu", cpu.depthwise_conv2d, cpu.why_not, cpu.plan),
     Backend("torch", _stock, lambda *args: None, lambda *args: "torch.nn.functional.conv2d"),
     Backend("reference", depthwise_conv2d_reference, lambda *args: None),

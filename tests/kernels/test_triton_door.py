@@ -9,10 +9,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seewide.errors import InputError
 from seewide.kernels import triton as door
-from seewide.ops import dcnv3, explain, small_kernel_aggregation, use_backend
+from seewide.ops import (
+    dcnv3,
+    depthwise_conv2d,
+    explain,
+    small_kernel_aggregation,
+    use_backend,
+)
 
 # Each operator with arguments that its kernel takes; `make` is torch.empty on some device.
 CALLS = {
+    "depthwise_conv2d": lambda make: (
+        depthwise_conv2d,
+        (make(2, 8, 19, 23), make(8, 1, 31, 31), make(8)),
+    ),
     "small_kernel_aggregation": lambda make: (
         small_kernel_aggregation,
         (make(2, 8, 9, 11), make(2, 4, 9, 9, 11)),
@@ -81,6 +91,11 @@ def test_not_on_other_devices(name, make, sentence, capsys):
     op, arguments = CALLS[name](lambda *shape: make(*shape))
     explain(op, *arguments)
     assert sentence in capsys.readouterr().out
+
+
+def test_small_kernels_are_left_to_torch(gpu, capsys):
+    explain(depthwise_conv2d, gpu(1, 8, 14, 14), gpu(8, 1, 3, 3))
+    assert "3 x 3 kernels are left to PyTorch's own" in capsys.readouterr().out
 
 
 def test_reasons_are_sentences(gpu, monkeypatch):
