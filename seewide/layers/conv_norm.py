@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..reparam import batch_norm_affine, fold_batch_norm
+from .pointwise import PointwiseConv2d
 
 
 class ConvNorm(nn.Module):
@@ -89,6 +90,8 @@ def conv_norm_relu(
 
 def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     """A convolution of the same shape and stride, with these weights."""
+    if conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1:
+        return PointwiseConv2d.of(weight, bias)
     conv = copy.deepcopy(conv)
     conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
     return conv
