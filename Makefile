@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 TIMM_SDIST = .cache/timm
 
-.PHONY: demo check test test-slow test-timm bench bench-full docs clean
+.PHONY: demo check test test-slow test-timm bench bench-full bench-gpu docs clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -53,6 +53,9 @@ bench-full: $(READY)  ## all of it (an hour); writes benchmarks/results and docs
 	$(BIN)/python -m benchmarks models
 	$(BIN)/python -m benchmarks targets
 	$(BIN)/python -m benchmarks sweep
+
+bench-gpu: $(READY)  ## every figure of the GPU kernels, on a CUDA device, in ten minutes; writes benchmarks/results
+	$(BIN)/python -m benchmarks.gpu
 
 docs: $(READY)  ## the generated pages of docs/
 	$(BIN)/python docs/generate.py

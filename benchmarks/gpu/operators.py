@@ -1,0 +1,115 @@
+"""Operators on a GPU: every form checked, then timed, beside what memory and cores allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.cases import BY_INPUT, BY_WEIGHT, FORWARD, OURS, Case, Form
+from benchmarks.gpu.clock import Budget, Limits, milliseconds
+from benchmarks.ops import WrongResult
+from seewide.testing import TOLERANCE, deviation
+
+SETS = 2  # of inputs
+COLUMNS = (
+    *("section", "where", "shape", "kernel", "dtype", "pass", "form", "ms", "times best rival"),
+    *("% of memory speed", "% of matrix speed"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the result."""
+
+    case: Case
+    what: str
+    form: str
+    ms: float
+    rival_ms: float | None  # the fastest form that is not ours
+    memory: float  # share of a copy's speed, if only the inputs and results were moved, once
+    matrix: float  # share of torch's matrix product's speed, by useful operations
+
+    def cells(self) -> list[object]:
+        dtype = str(self.case.dtype).removeprefix("torch.")
+        rival = "" if self.rival_ms is None else f"{self.rival_ms / self.ms:.2f}"
+        return [
+            self.case.section, self.case.where, "x".join(map(str, self.case.shape)),
+            self.case.kernel, dtype, self.what, self.form, f"{self.ms:.4f}", rival,
+            f"{100 * self.memory:.1f}", f"{100 * self.matrix:.1f}",
+        ]  # fmt: skip
+
+
+def bind(form: Form, tensors: tuple[Tensor, ...], what: str) -> Callable[[], tuple[Tensor, ...]]:
+    """The pass as a call: of the result, or of the gradients alone, for one drawn slope."""
+    if form.channels_last:
+        last = torch.channels_last
+        tensors = tuple(t.contiguous(memory_format=last) for t in tensors)
+    if what == FORWARD:
+
+        def forward() -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return (form.call(*tensors),)
+
+        return forward
+    leaves = [t.detach() for t in tensors]
+    wanted = {BY_INPUT: leaves[:1], BY_WEIGHT: leaves[1:2]}.get(what, leaves)
+    for leaf in wanted:
+        leaf.requires_grad_()
+    y = form.call(*leaves)
+    generator = torch.Generator(y.device).manual_seed(1)
+    dy = torch.randn(y.shape, generator=generator, device=y.device).to(y.dtype)
+    dy = dy.contiguous(memory_format=torch.channels_last) if form.channels_last else dy
+    return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
+
+
+def measure(cases: Iterable[Case], limits: Limits, device: str, budget: Budget) -> Iterator[Row]:
+    """Rows of all cases that the time suffices for, ours first.
+
+    Raises:
+        WrongResult: a form's result deviates from that of torch's own.
+    """
+    for case in cases:
+        for what in case.passes:
+            if budget.allows(f"{case.title}, {what}"):
+                yield from _measure(case, what, limits, device)
+
+
+def _measure(case: Case, what: str, limits: Limits, device: str) -> Iterator[Row]:
+    sets = [case.draw(device) for _ in range(SETS)]
+    times, wanted = {}, None
+    # Gradients add up whole maps; halves that a rival adds up in halves are no yardstick.
+    allowed = (20 if case.dtype == torch.float32 else 5) * TOLERANCE[case.dtype]
+    for name, form in reversed(case.forms.items()):  # ours last, compared with torch's own
+        if what not in form.passes:
+            continue
+        calls = [bind(form, tensors, what) for tensors in sets]
+        results = calls[0]()
+        if name == OURS and wanted is not None:
+            for got, want in zip(results, wanted, strict=True):
+                found = deviation(got, want)
+                if found > allowed:
+                    raise WrongResult(
+                        f"{case.title}, {what}: deviates by {found:.1e}, more than {allowed:.1e}"
+                    )
+        wanted = results
+        times[name] = milliseconds(calls, device)
+        moved = sum(t.numel() * t.element_size() for t in (*sets[0], *results))
+    rivals = [ms for name, ms in times.items() if name != OURS]
+    operations = 2 * case.macs * (len(results) if what != FORWARD else 1)
+    for name in case.forms:
+        if name in times:
+            seconds = times[name] / 1e3
+            yield Row(
+                case, what, name, times[name], min(rivals) if rivals else None,
+                moved / seconds / limits.bytes,
+                operations / seconds / limits.operations[case.dtype],
+            )  # fmt: skip
+
+
+def warm(case: Case, device: str) -> None:
+    """Call ours once in each pass, with every candidate configuration: fills Triton's cache."""
+    for what in case.passes:
+        bind(case.forms[OURS], case.draw(device), what)()
