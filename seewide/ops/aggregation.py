@@ -88,9 +88,9 @@ def _on_triton(x: Tensor, weight: Tensor) -> Tensor:
 
 _operator = Operator(
     "small_kernel_aggregation",
-    Backend("triton", _on_triton, _triton_why_not),
     Backend("cpu", cpu.small_kernel_aggregation, cpu.why_not),
     Backend("torch", _shifted_products, lambda *args: None),
+    Backend("triton", _on_triton, _triton_why_not),
     Backend("reference", small_kernel_aggregation_reference, lambda *args: None),
 )
 

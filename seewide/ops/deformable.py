@@ -184,11 +184,11 @@ def _on_triton(*args) -> Tensor:
 
 _operator = Operator(
     "dcnv3",
-    Backend("triton", _on_triton, _triton_why_not),
     Backend("cpu", cpu.dcnv3, cpu.why_not, lambda *args: "torch.nn.functional.embedding_bag"),
     Backend(
         "torch", _sample_maps, lambda *args: None, lambda *args: "torch.nn.functional.grid_sample"
     ),
+    Backend("triton", _on_triton, _triton_why_not),
     Backend("reference", dcnv3_reference, lambda *args: None),
 )
 

@@ -99,9 +99,9 @@ def _triton_plan(*args) -> str:
 
 _operator = Operator(
     "depthwise_conv2d",
-    Backend("triton", _on_triton, _triton_why_not, _triton_plan),
     Backend("cpu", cpu.depthwise_conv2d, cpu.why_not, cpu.plan),
     Backend("torch", _stock, lambda *args: None, lambda *args: "torch.nn.functional.conv2d"),
+    Backend("triton", _on_triton, _triton_why_not, _triton_plan),
     Backend("reference", depthwise_conv2d_reference, lambda *args: None),
 )
 

@@ -18,12 +18,15 @@ embedding, does not say what it adds to where the kernel leaves the map:
 Legend: N batch, C channels, H x W map, K kernel size, k number of cells along an axis.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..errors import InputError
+from ..kernels import triton
 from ..kernels.cpu import peripheral as cpu
 from ._dispatch import Backend, Operator, autocasts, run_without_autocast
 from .depthwise import depthwise_conv2d
@@ -189,6 +192,7 @@ def _expanded(
 
 
 def _in_cells(
+    convolve: Callable[[Tensor, Tensor, list[int], Tensor | None], Tensor],
     x: Tensor,
     weight: Tensor,
     grid: list[int],
@@ -196,10 +200,10 @@ def _in_cells(
     pos_embed: Tensor | None,
     pos_mode: str,
 ) -> Tensor:
-    """The CPU's convolution of cell sums; the embedding's part stays dense, once per batch."""
+    """A device's convolution of cell sums; the embedding's part stays dense, once per batch."""
     if pos_embed is not None and pos_mode == "constant":
         bias = _shift(expand_weight(weight, grid), pos_embed, bias)
-    y = cpu.peripheral_conv2d(x, weight, grid, bias)
+    y = convolve(x, weight, grid, bias)
     if pos_embed is not None and pos_mode == "valid":
         y = _placed(y, expand_weight(weight, grid), pos_embed)
     return y
@@ -216,11 +220,32 @@ def _placed(y: Tensor, kernel: Tensor, pos_embed: Tensor) -> Tensor:
     return y + position_map(kernel, pos_embed, y.shape[2], y.shape[3]).to(y.dtype)
 
 
+def _triton_why_not(x: Tensor, weight: Tensor, grid: list[int], *rest) -> str | None:
+    reason = triton.why_not(x)
+    if reason is None:
+        from ..kernels.triton import peripheral
+
+        reason = peripheral.why_not(x, weight, grid)
+    return reason
+
+
+def _on_triton(*args) -> Tensor:
+    from ..kernels.triton import peripheral
+
+    return _in_cells(peripheral.peripheral_conv2d, *args)
+
+
+def _triton_plan(x: Tensor, weight: Tensor, grid: list[int], *rest) -> str:
+    from ..kernels.triton import peripheral
+
+    return peripheral.plan(x, weight, grid)
+
+
 _operator = Operator(
     "peripheral_conv2d",
     Backend(
         "cpu",
-        _in_cells,
+        lambda *args: _in_cells(cpu.peripheral_conv2d, *args),
         lambda x, weight, grid, *args: cpu.why_not(x, weight, grid),
         lambda x, weight, grid, *args: cpu.plan(x, weight, grid),
     ),
@@ -230,6 +255,7 @@ _operator = Operator(
         lambda *args: None,
         lambda *args: "depthwise_conv2d of the expanded kernel",
     ),
+    Backend("triton", _on_triton, _triton_why_not, _triton_plan),
     Backend("reference", peripheral_conv2d_reference, lambda *args: None),
 )
 

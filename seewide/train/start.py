@@ -185,9 +185,11 @@ def _start(
         )
         load_checkpoint(model, path).reset_classifier(classes)
     if recipe.head_init_scale != 1:
+        classifiers = model.get_classifier()  # of distilled networks, two
         with torch.no_grad():
-            for parameter in model.get_classifier().parameters():
-                parameter.mul_(recipe.head_init_scale)
+            for classifier in classifiers if isinstance(classifiers, tuple) else (classifiers,):
+                for parameter in classifier.parameters():
+                    parameter.mul_(recipe.head_init_scale)
     return model
 
 

@@ -13,6 +13,8 @@ from seewide.ops import (
     dcnv3,
     depthwise_conv2d,
     explain,
+    peripheral_conv2d,
+    sharing_grid,
     small_kernel_aggregation,
     use_backend,
 )
@@ -26,6 +28,10 @@ CALLS = {
     "small_kernel_aggregation": lambda make: (
         small_kernel_aggregation,
         (make(2, 8, 9, 11), make(2, 4, 9, 9, 11)),
+    ),
+    "peripheral_conv2d": lambda make: (
+        peripheral_conv2d,
+        (make(1, 4, 28, 33), make(4, 13, 13), sharing_grid(51), make(4), make(4, 51, 51)),
     ),
     "dcnv3": lambda make: (
         dcnv3,
@@ -64,16 +70,21 @@ def test_dcnv3_is_not_deterministic(gpu):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_chosen_on_a_gpu(name, gpu, capsys):
+def test_they_run_on_a_gpu_when_asked_for(name, gpu, capsys):
+    """Not by themselves: that waits for a measurement."""
     op, arguments = CALLS[name](gpu)
     explain(op, *arguments)
+    assert "triton     could run" in capsys.readouterr().out
+    with use_backend("triton"):
+        explain(op, *arguments)
     assert "triton     chosen" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_shape_and_layout_are_those_of_the_input(name, gpu):
     op, (x, *rest) = CALLS[name](gpu)
-    y = op(x, *rest)
+    with use_backend("triton"):
+        y = op(x, *rest)
     assert y.shape == x.shape
     assert y.stride() == x.stride()
     assert y.device.type == "cuda"
