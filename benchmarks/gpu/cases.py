@@ -16,7 +16,7 @@ from benchmarks import rivals
 from benchmarks.cases import FFT_FROM, met
 from benchmarks.shapes import unique
 from seewide.layers import DCNv3
-from seewide.ops import dcnv3, depthwise_conv2d, small_kernel_aggregation
+from seewide.ops import dcnv3, depthwise_conv2d, small_kernel_aggregation, use_backend
 
 HALF = (torch.bfloat16, torch.float32)
 OURS, TORCH, TORCH_LAST = "seewide", "torch NCHW", "torch channels_last"
@@ -59,13 +59,23 @@ class Case:
         return f"{self.section} {'x'.join(map(str, self.shape))} {self.kernel} {dtype}"
 
 
+def asked(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`op` by its Triton kernel on a GPU, also where it would not choose it by itself."""
+
+    def call(x: Tensor, *args, **kwargs) -> Tensor:
+        with use_backend("triton" if x.is_cuda else None):
+            return op(x, *args, **kwargs)
+
+    return call
+
+
 def depthwise_case(
     section: str, where: str, shape: tuple[int, ...], K: int, dtype: torch.dtype,
     passes: tuple[str, ...] = (FORWARD, BY_INPUT, BY_WEIGHT),
 ) -> Case:  # fmt: skip
     N, C, H, W = shape
     forms = {
-        OURS: Form(depthwise_conv2d),
+        OURS: Form(asked(depthwise_conv2d)),
         TORCH: Form(rivals.convolution),
         TORCH_LAST: Form(rivals.convolution, channels_last=True),
     }
@@ -117,7 +127,7 @@ def aggregation(authors: Path | None = None) -> Iterator[Case]:
         for C, side in ((128, 28), (256, 14), (384, 7)):
             N, G, H, W = 256, C // 8, side, side
             forms = {
-                OURS: Form(small_kernel_aggregation),
+                OURS: Form(asked(small_kernel_aggregation)),
                 "torch slices": Form(rivals.sliced_aggregation),
                 "torch unfold": Form(rivals.unfolded_aggregation),
             }
@@ -151,7 +161,7 @@ def deformable() -> Iterator[Case]:
             forms = {
                 name: Form(lambda x, o, m, op=op, G=G: op(x, o, m, groups=G))
                 for name, op in (
-                    (OURS, dcnv3),
+                    (OURS, asked(dcnv3)),
                     ("torch grid_sample", rivals.sampled_dcnv3),
                     ("torchvision deform_conv2d", rivals.torchvision_dcnv3),
                 )

@@ -98,11 +98,17 @@ def step_of(name: str, device: str, batch: int, side: int) -> Callable[[], None]
     return step
 
 
+def ours(device: str) -> seewide.use_backend:
+    """The Triton kernels, on a GPU, also where they are not chosen by themselves."""
+    return seewide.use_backend(None if device == "cpu" else "triton")
+
+
 def warm(name: str, device: str) -> None:
     """One call and, of those that are trained here, one step: fills Triton's cache."""
-    evaluation(name, device, 128, 224, torch.contiguous_format)()
-    if name in TRAINED:
-        step_of(name, device, 128, 224)()
+    with ours(device):
+        evaluation(name, device, 128, 224, torch.contiguous_format)()
+        if name in TRAINED:
+            step_of(name, device, 128, 224)()
 
 
 def inference(name: str, device: str, batch: int, side: int) -> Iterator[Row]:
@@ -117,7 +123,8 @@ def inference(name: str, device: str, batch: int, side: int) -> Iterator[Row]:
 
     call = evaluation(name, device, batch, side, torch.contiguous_format)
     if name in OURS:
-        yield from rows(SEEWIDE, call)
+        with ours(device):
+            yield from rows(SEEWIDE, call)
         with seewide.use_backend("torch"):
             yield from rows(STOCK, call, graph=False)
     else:
@@ -147,7 +154,8 @@ def training(name: str, device: str, batch: int, side: int) -> Iterator[Row]:
         ms = milliseconds([step], device)
         return Row(name, TRAINING, form, batch, ms, peak_bytes(step, device))
 
-    yield row(SEEWIDE if name in OURS else TIMM)
+    with ours(device):
+        yield row(SEEWIDE if name in OURS else TIMM)
     if name in OURS:
         with seewide.use_backend("torch"):
             yield row(STOCK)
@@ -156,7 +164,7 @@ def training(name: str, device: str, batch: int, side: int) -> Iterator[Row]:
 def compiled(name: str, device: str, batch: int, side: int) -> Iterator[Row]:
     """As `inference`, with torch.compile around our kernels and around stock ones."""
     x = torch.randn(batch, 3, side, side, device=device, dtype=torch.bfloat16)
-    for form, backend in ((SEEWIDE, None), (STOCK, "torch")):
+    for form, backend in ((SEEWIDE, ours(device)), (STOCK, seewide.use_backend("torch"))):
         torch.compiler.reset()
         model = torch.compile(built(name, merged=True).eval().to(device, torch.bfloat16))
 
@@ -164,7 +172,7 @@ def compiled(name: str, device: str, batch: int, side: int) -> Iterator[Row]:
             with torch.inference_mode():
                 return model(x)
 
-        with seewide.use_backend(backend):
+        with backend:
             ms = milliseconds([call], device)
             memory = peak_bytes(call, device)
         yield Row(name, INFERENCE, f"{form}, {COMPILED}", batch, ms, memory)

@@ -229,10 +229,12 @@ def _triton_why_not(x: Tensor, weight: Tensor, grid: list[int], *rest) -> str | 
     return reason
 
 
-def _on_triton(*args) -> Tensor:
+def _on_triton(x: Tensor, weight: Tensor, grid: list[int], *rest) -> Tensor:
     from ..kernels.triton import peripheral
 
-    return _in_cells(peripheral.peripheral_conv2d, *args)
+    if peripheral.plan(x, weight, grid) == "dense":
+        return _expanded(x, weight, grid, *rest)
+    return _in_cells(peripheral.peripheral_conv2d, x, weight, grid, *rest)
 
 
 def _triton_plan(x: Tensor, weight: Tensor, grid: list[int], *rest) -> str:

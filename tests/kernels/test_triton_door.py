@@ -104,9 +104,15 @@ def test_not_on_other_devices(name, make, sentence, capsys):
     assert sentence in capsys.readouterr().out
 
 
-def test_small_kernels_are_left_to_torch(gpu, capsys):
-    explain(depthwise_conv2d, gpu(1, 8, 14, 14), gpu(8, 1, 3, 3))
-    assert "3 x 3 kernels are left to PyTorch's own" in capsys.readouterr().out
+@pytest.mark.parametrize(("side", "dtype", "plan"), [
+    (28, torch.float32, "cells"), (28, torch.bfloat16, "dense"), (56, torch.bfloat16, "cells"),
+])  # fmt: skip
+def test_peripheral_kernels_follow_the_grid_on_large_maps(side, dtype, plan, gpu, capsys):
+    x, weight = gpu(1, 4, side, side, dtype=dtype), gpu(4, 13, 13, dtype=dtype)
+    with use_backend("triton"):
+        explain(peripheral_conv2d, x, weight, sharing_grid(51))
+        assert peripheral_conv2d(x, weight, sharing_grid(51)).shape == x.shape
+    assert f"triton     chosen: {plan}" in capsys.readouterr().out
 
 
 def test_reasons_are_sentences(gpu, monkeypatch):

@@ -4,8 +4,8 @@ This file is the door. It imports neither Triton nor a kernel: an operator asks 
 if the answer is None imports the kernel's file, inside the function that needs it (a statement
 that `torch.compile` follows). So a machine without CUDA never loads any of this.
 
-The kernels are proven in Triton's interpreter and compiled ahead of time, and have not run on a GPU:
-until they have, they stand behind torch's own in the operators' lists, and run when asked for, by
+The kernels are proven in Triton's interpreter and compiled ahead of time, but have not run on a
+GPU: until then they stand behind torch's own in the operators' lists, and run when asked for, by
 `seewide.use_backend("triton")` or SEEWIDE_BACKEND=triton.
 """
 

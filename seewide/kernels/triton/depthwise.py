@@ -24,14 +24,10 @@ from .launch import layout_of, operator
 # Most taps that are multiplied on the ordinary cores: float32 costs tensor cores three products,
 # dilation the zeros between the taps.
 DIRECT_TAPS = {torch.float32: 81, torch.bfloat16: 25, torch.float16: 25}
-FEWEST_TAPS = 25
 
 
 def why_not(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str | None:
     """None if this file can compute the convolution, else the reason in a sentence."""
-    kh, kw = weight.shape[2:]
-    if kh * kw < FEWEST_TAPS and max(kh, kw) < 7:
-        return f"{kh} x {kw} kernels are left to PyTorch's own, which memory limits too"
     if x.shape[2] * x.shape[3] >= 2**31:
         return f"a map must have fewer than 2**31 pixels, got {x.shape[2]} x {x.shape[3]}"
     return None

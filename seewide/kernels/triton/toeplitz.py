@@ -321,7 +321,7 @@ def convolve_configs(N: int, H: int, W: int, ew: int, float32: bool) -> list[Con
     elif ew < 51:
         blocks = [(8, 16, 128), (4, 32, 128), (4, 32, 256), (4, 32, 64)]
     else:
-        blocks = [(4, 64, 128), (4, 32, 128), (2, 64, 64)]
+        blocks = [(4, 64, 128), (4, 32, 128), (4, 64, 64), (2, 64, 64)]
     largest = 128 * 128 if float32 else 256 * 128
     copied_singly = W <= 16 or W % 4 != 0  # such loads take registers
     rows = N * H  # blocks fuller than the batch are waste
