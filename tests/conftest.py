@@ -1,9 +1,15 @@
 """What all tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+# Without a CUDA device Triton's kernels run in its interpreter (tests/kernels). Triton reads this
+# while it is imported, which test modules of other folders may do first.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
