@@ -10,6 +10,7 @@ multiprocessor has (sm_80: 163 KiB, sm_90: 227) does not start at all.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import tempfile
@@ -25,11 +26,25 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from seewide.kernels.triton import aggregation, deformable, depthwise, direct, launch, toeplitz
+from seewide.kernels.triton import (
+    aggregation,
+    deformable,
+    depthwise,
+    direct,
+    launch,
+    peripheral,
+    toeplitz,
+)
+from seewide.ops import sharing_grid
 from seewide.train.console import make_table
 
 ARCHITECTURES = {80: 163 * 1024, 90: 227 * 1024}  # shared memory that one program can have
-TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+TYPES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.int32: "i32",
+}
 COLUMNS = (
     *("call", "kernel", "tiles", "warps", "arch", "registers", "spilled bytes"),
     *("shared KiB", "tensor cores"),
@@ -79,7 +94,7 @@ class Launch:
         return triton.compile(program, target=target, options=options)
 
 
-def launches(call: Callable[[], object], every: bool) -> list[Launch]:
+def launches(call: Callable[[], object], every: bool, architecture: int) -> list[Launch]:
     """What `call` would start: with its first configurations, or with `every` candidate."""
     caught: dict[tuple, Launch] = {}
 
@@ -95,10 +110,10 @@ def launches(call: Callable[[], object], every: bool) -> list[Launch]:
             run(config)
         return configs[0]
 
-    with mock.patch.multiple(toeplitz, launch=catch, choose=try_all), \
-         mock.patch.multiple(direct, launch=catch, choose=try_all), \
-         mock.patch.multiple(aggregation, launch=catch, choose=try_all), \
-         mock.patch.multiple(deformable, launch=catch, choose=try_all):  # fmt: skip
+    with contextlib.ExitStack() as patches:
+        for module in (toeplitz, direct, aggregation, deformable, peripheral):
+            patches.enter_context(mock.patch.multiple(module, launch=catch, choose=try_all))
+        patches.enter_context(mock.patch.object(toeplitz, "wgmma", return_value=architecture >= 90))
         call()
     return list(caught.values())
 
@@ -135,6 +150,12 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
             name = f"depthwise {N}x{C}x{side}x{side} K={K} {title}"
             tensors = (x, weight.to(dtype), torch.empty(C, dtype=dtype))
             yield name, backward(depthwise.depthwise_conv2d, tensors, 1)
+        for side, K in ((56, 51), (28, 49)):
+            x, grid = torch.empty(16, 8, side, side, dtype=dtype), sharing_grid(K)
+            tensors = (x, x.new_empty(8, len(grid), len(grid)), x.new_empty(8))
+            name = f"peripheral 16x8x{side}x{side} K={K} {title}"
+            op = lambda x, w, b, grid=grid: peripheral.peripheral_conv2d(x, w, grid, b)  # noqa: E731
+            yield name, backward(op, tensors)
         for side in (28, 14, 7):
             x = torch.empty(8, 128, side, side, dtype=dtype)
             weight = torch.empty(8, 16, 9, side, side, dtype=dtype)
@@ -166,11 +187,11 @@ def run(
     for name, call in calls():
         if not re.search(pattern, name):
             continue
-        for each in launches(call, every):
-            if each.key in seen:
-                continue
-            seen.add(each.key)
-            for architecture in architectures:
+        for architecture in architectures:
+            for each in launches(call, every, architecture):
+                if (architecture, each.key) in seen:
+                    continue
+                seen.add((architecture, each.key))
                 registers, spilled, shared, tensor = needs(each.compiled(architecture))
                 tiles = " ".join(f"{k}{v}" for k, v in each.config.tiles.items())
                 fits = "" if shared <= ARCHITECTURES[architecture] else " (too much)"

@@ -158,9 +158,10 @@ def test_operators_are_well_formed(layout, device):
 
 def test_there_is_a_configuration_for_every_shape():
     batches, widths, extents = (1, 3, 128), (1, 7, 14, 28, 33, 56, 200, 2048), (7, 31, 101)
-    for N, W, ew, float32 in product(batches, widths, extents, (False, True)):
+    both = (False, True)
+    for N, W, ew, float32, wgmma in product(batches, widths, extents, both, both):
         for configs in (
-            toeplitz.convolve_configs(N, W, W, ew, float32),
+            toeplitz.convolve_configs(N, W, W, ew, float32, wgmma),
             toeplitz.gradient_configs(W, ew // 2, float32),
             direct._configs(N, W, ew),
         ):

@@ -143,6 +143,11 @@ class _Known:
             write_atomically(self.file, lambda path: path.write_text(text))
 
 
+def wgmma(device: torch.device) -> bool:
+    """Whether tensor cores read shared memory by themselves (sm_90), which saves registers."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether the channels of `x` lie next to each other, and not both layouts are the same."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

@@ -39,7 +39,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Config, choose, launch
+from .launch import Config, choose, launch, wgmma
 
 WAVES = 264  # programs to split the batch into at least: two for each multiprocessor of an H200
 
@@ -261,7 +261,7 @@ def convolve(
         )  # fmt: skip
 
     shapes = (x.dtype, f"{eh}x{ew}", _class(W), _class(H), _alignment(W, x), _class(N * C))
-    configs = convolve_configs(N, H, W, ew, x.dtype == torch.float32)
+    configs = convolve_configs(N, H, W, ew, x.dtype == torch.float32, wgmma(x.device))
     run(choose("toeplitz", shapes, configs, run, x.device))
 
 
@@ -304,11 +304,12 @@ def _class(size: int) -> int:
 PREPARE = Config(warps=1, stages=1)
 
 
-def convolve_configs(N: int, H: int, W: int, ew: int, float32: bool) -> list[Config]:
+def convolve_configs(N: int, H: int, W: int, ew: int, float32: bool, wgmma: bool) -> list[Config]:
     """Candidates: (BH, BW, BM), in this order predicted fastest from the code of sm_90.
 
     A product of BM x 256 moves 85 operations per byte of L2; less is starved. Three TF32 products
-    need the registers of three, so float32 has chunks and blocks of half the size.
+    need the registers of three, so float32 has chunks and blocks of half the size, or a quarter
+    without wgmma (sm_80: 128 x 128 spills 480 bytes and more).
     """
     if W <= 8:
         blocks = [(8, 8, 64), (8, 8, 128)]
@@ -322,7 +323,7 @@ def convolve_configs(N: int, H: int, W: int, ew: int, float32: bool) -> list[Con
         blocks = [(8, 16, 128), (4, 32, 128), (4, 32, 256), (4, 32, 64)]
     else:
         blocks = [(4, 64, 128), (4, 32, 128), (4, 64, 64), (2, 64, 64)]
-    largest = 128 * 128 if float32 else 256 * 128
+    largest = (128 * 128 if wgmma else 64 * 128) if float32 else 256 * 128
     copied_singly = W <= 16 or W % 4 != 0  # such loads take registers
     rows = N * H  # blocks fuller than the batch are waste
     configs = []
@@ -333,12 +334,13 @@ def convolve_configs(N: int, H: int, W: int, ew: int, float32: bool) -> list[Con
             continue
         depth = 32 if float32 else 64
         BC = min(BW, depth) if W <= BW else 32
-        warps = 8 if (8192 if float32 or copied_singly else 16384 - 1) < BM * BH * BW else 4
+        most = (8192 if wgmma else 4096) if float32 or copied_singly else 16384 - 1
+        warps = 8 if most < BM * BH * BW else 4
         tiles = {"BM": BM, "BH": BH, "BW": BW, "BR": depth // BC, "BC": BC, "REP": 4}
         configs.append(Config(tiles, warps=warps, stages=2 if float32 else 3))
     if not configs:
         BH, BW, BM = min(blocks, key=lambda block: block[0] * block[1] * block[2])
-        return convolve_configs(BM * BH, 1, W, ew, float32)
+        return convolve_configs(BM * BH, 1, W, ew, float32, wgmma)
     if not float32:  # copies of 16 bytes: fewer instructions, but before Triton 3.9 not through L1
         configs.append(replace(configs[0], tiles={**configs[0].tiles, "REP": 8}))
     return configs
