@@ -96,6 +96,7 @@ def test_a_timm_model_is_left_as_it_was():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_two_protocols_give_the_two_documented_numbers():
     """One network, 3 x 3 pixels at either size: r = 9 of 1024^2, and 9 of 224^2 pixels."""
     assert {"replknet": Protocol(50, 1024), "uniconvnet": Protocol(1000, 224)} == PROTOCOLS
@@ -195,9 +196,7 @@ def test_bad_input_is_one_sentence():
         effective_receptive_field(conv, [torch.randn(4, 16000)], features=conv)
     with pytest.raises(InputError, match=r"of one size, got \(8, 8\) and \(9, 9\)"):
         effective_receptive_field(conv, [images[0], torch.randn(4, 9, 9)], features=conv)
-    with pytest.raises(
-        InputError, match=r"does not take images of shape \(1, 3, 8, 8\): Given"
-    ):
+    with pytest.raises(InputError, match=r"does not take images of shape \(1, 3, 8, 8\): Given"):
         effective_receptive_field(conv, torch.randn(1, 3, 8, 8), features=conv)
     with pytest.raises(InputError, match="1 image or more, got batch=0"):
         effective_receptive_field(conv, images, features=conv, batch=0)
