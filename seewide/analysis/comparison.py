@@ -52,6 +52,7 @@ class Subject:
         name: what the page calls it.
         model: images -> classes.
         side: of its pictures in pixels.
+        crop_pct: share of the resized short side that the square in its middle keeps.
         mean, std: of the normalization that it was trained with.
         trained: whether its weights were learned; without, only what the architecture says counts.
         class_names: of its outputs, if known.
@@ -61,6 +62,7 @@ class Subject:
     name: str
     model: nn.Module
     side: int = 224
+    crop_pct: float = 0.875
     mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
     std: Sequence[float] = IMAGENET_DEFAULT_STD
     trained: bool = False
@@ -68,8 +70,8 @@ class Subject:
     metrics: Sequence[Mapping[str, float]] = ()
 
     def crop(self, picture: Image.Image) -> Image.Image:
-        """The usual evaluation: 8/7 of the side, then the middle."""
-        short = resize(picture, round(self.side * 8 / 7), InterpolationMode.BICUBIC)
+        """As in evaluation: resized, then the middle."""
+        short = resize(picture, int(self.side / self.crop_pct), InterpolationMode.BICUBIC)
         return center_crop(short, [self.side, self.side])
 
     def prepare(self, picture: Image.Image) -> Tensor:

@@ -286,13 +286,14 @@ def _subject(target: str, image_size: int | None, random_weights: bool) -> Subje
         model = build_model(target, None, image_size or 224)
         side = image_size or model.pretrained_cfg["input_size"][-1]
         mean, std = mean_and_std(model)
-        return Subject(target, model.eval(), side, mean, std)
+        return Subject(target, model.eval(), side, mean=mean, std=std)
     model, info = load_target(target, image_size)
     metrics = []
     if (path / "metrics.jsonl").is_file():
         metrics = [json.loads(line) for line in (path / "metrics.jsonl").open(encoding="utf-8")]
     return Subject(
-        path.name if is_file else target, model.eval(), info.image_size, info.mean, info.std,
+        path.name if is_file else target, model.eval(), info.image_size,
+        info.crop_pct, info.mean, info.std,
         trained=True, class_names=info.class_names, metrics=metrics,
     )  # fmt: skip
 
