@@ -20,6 +20,7 @@ Legend: N batch, C channels, H x W map, K kernel size, r = K // 2, k number of c
 
 # ruff: noqa: RUF005 (Triton knows no (*a, b) for a + (b,))
 
+from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -109,6 +110,12 @@ def _cells_kernel(
         tl.store(place, (totals[o] + shift).to(y.dtype.element_ty), mask=exists & (i + o < H))
 
 
+@lru_cache(maxsize=256)
+def _edges_on(device: torch.device, edges: tuple[int, ...]) -> Tensor:
+    """Kept, since a CUDA graph cannot capture a copy from the host."""
+    return torch.tensor(edges, dtype=torch.int32, device=device)
+
+
 def _configs(N: int, H: int, W: int) -> list[Config]:
     """Strips of about 32 rows, of equal height; lanes run along columns, then images.
 
@@ -147,7 +154,6 @@ def _peripheral(
     columns = weight.float().transpose(1, 2)
     steps = -torch.nn.functional.pad(columns, (1, 1)).diff(dim=2)
     edges = (0, *accumulate(grid))
-    edges_there = torch.tensor(edges, dtype=torch.int32, device=x.device)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
 
     def run(config: Config) -> None:
@@ -155,7 +161,7 @@ def _peripheral(
         tiles = triton.cdiv(H, BR), triton.cdiv(W, BW), triton.cdiv(N, BN)
         launch(
             _cells_kernel, C * tiles[0] * tiles[1] * tiles[2],
-            sums, steps.contiguous(), edges_there, steps if bias is None else bias, y,
+            sums, steps.contiguous(), _edges_on(x.device, edges), steps if bias is None else bias, y,
             N, C, H, W, *tiles, config=config, EDGES=edges, K=K, CELLS=k,
             HAS_BIAS=bias is not None,
         )  # fmt: skip
