@@ -112,6 +112,22 @@ def test_fuse_notices_a_wrong_merge():
         fuse(randomize(Wrong(4, 7)), torch.randn(1, 4, 9, 9))
 
 
+def test_fuse_tells_magnified_rounding_from_a_wrong_merge():
+    class Magnifying(nn.Module):
+        """Its output is what float32 rounds away in the block's."""
+
+        def __init__(self):
+            super().__init__()
+            self.block = randomize(DilatedReparamBlock(4, 7))
+
+        def forward(self, x):
+            return torch.sin(1e5 * self.block(x))
+
+    fused, report = fuse_checked(Magnifying(), torch.randn(1, 4, 9, 9))
+    assert isinstance(fused.block, DepthwiseConv2d)
+    assert report.deviation > 1e-3, "reported as measured"
+
+
 def test_fuse_asks_for_an_example_it_cannot_make():
     with pytest.raises(InputError, match="Sequential does not say what input it takes; give fuse"):
         fuse(nn.Sequential(nn.Conv2d(3, 3, 1)))
