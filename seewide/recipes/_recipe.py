@@ -8,6 +8,14 @@ from typing import Any
 
 from seewide.errors import InputError, unknown
 
+CHOICES = {
+    "interpolation": ("bilinear", "bicubic", "nearest"),
+    "crop_mode": ("center", "squash", "border"),
+    "sparse_init": ("snip", "random"),
+    "growth": ("random", "gradient"),
+    "distill": ("hard", "soft"),
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -16,6 +24,9 @@ class Recipe:
     `batch_size` is the number of images per update; `device_batch` is how many go through the model
     at once (0: all of them), the rest accumulates. So a recipe of 32 GPUs runs, slowly, on one.
     """
+
+    model: str = ""  # by timm name; empty: said beside the recipe
+    stem_stride: int = 0  # of the first feature map; 0: the model's own, mostly 4
 
     # pictures
     image_size: int = 224
@@ -29,6 +40,7 @@ class Recipe:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    repeated_augment: int = 1  # copies of a picture in an epoch of as many passes
     limit_images: int = 0  # at most so many, for training and for validation; 0: all
 
     # updates
@@ -36,12 +48,14 @@ class Recipe:
     batch_size: int = 4096
     device_batch: int = 0
     lr: float = 4e-3
+    lr_batch: int = 0  # lr is for so many and scales with batch_size; 0: as is
     min_lr: float = 1e-6
     warmup_epochs: float = 5.0
     warmup_lr: float = 1e-6
     weight_decay: float = 0.05
     layer_decay: float = 1.0  # over the groups of the model's own group_matcher
     clip_grad: float = 0.0  # largest norm of the whole gradient; 0: as it comes
+    clip_adaptive: float = 0.0  # AGC: largest gradient of a unit, relative to its weights; 0: none
 
     # regularisation
     drop_path: float = 0.0
@@ -49,33 +63,45 @@ class Recipe:
     label_smoothing: float = 0.1
     ema_decay: float = 0.0  # 0: no average; else the average is what is validated and kept
     head_init_scale: float = 1.0
+    sync_batch_norm: int = 0  # 1: batch norms over all processes
     fan_in_init: int = 0  # 1: draw fresh weights with std 1 / sqrt(fan-in), not as the model does
 
+    # dynamic sparsity (SLaK, PeLK)
+    sparsity: float = 0.0  # share of the weights of convolutions and linear layers that is 0
+    sparse_init: str = "snip"  # snip, or random
+    prune_rate: float = 0.3  # share of the kept weights that moves at first; falls with a cosine
+    prune_every: int = 100  # updates
+    growth: str = "random"  # random, or gradient
+
+    # distillation
+    teacher: str = ""  # by timm name with weight tag, or a checkpoint; empty: none
+    distill: str = "hard"  # hard: the teacher's class; soft: its temperature-smoothed distribution
+    distill_alpha: float = 0.5  # weight of the teacher's part
+    distill_tau: float = 1.0  # temperature of soft distillation
+
     def __post_init__(self) -> None:
-        for name in ("image_size", "epochs", "batch_size"):
+        for name in ("image_size", "epochs", "batch_size", "repeated_augment", "prune_every"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("lr", "crop_pct", "min_crop"):
+        for name in ("lr", "crop_pct", "min_crop", "distill_tau"):
             self._check(name, getattr(self, name) > 0, "above 0")
         for name in (
             "device_batch", "limit_images", "warmup_epochs", "weight_decay", "mixup", "cutmix",
-            "min_lr", "warmup_lr", "clip_grad", "layer_scale",
+            "min_lr", "warmup_lr", "clip_grad", "clip_adaptive", "layer_scale", "lr_batch",
+            "stem_stride",
         ):  # fmt: skip
             self._check(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("flip", "erase", "drop_path", "label_smoothing", "ema_decay", "fan_in_init"):
+        for name in (
+            "flip", "erase", "drop_path", "label_smoothing", "ema_decay", "fan_in_init",
+            "sync_batch_norm", "prune_rate", "distill_alpha",
+        ):  # fmt: skip
             self._check(name, 0 <= getattr(self, name) <= 1, "within 0..1")
         self._check("crop_pct", self.crop_pct <= 1, "at most 1")
         self._check("min_crop", self.min_crop <= 1, "at most 1")
+        self._check("sparsity", 0 <= self.sparsity < 1, "0 or more and below 1")
+        for name, words in CHOICES.items():
+            allowed = f"{', '.join(words[:-1])} or {words[-1]}"
+            self._check(name, getattr(self, name) in words, allowed)
         self._check("layer_decay", 0 < self.layer_decay <= 1, "above 0 and at most 1")
-        self._check(
-            "interpolation",
-            self.interpolation in ("bilinear", "bicubic", "nearest"),
-            "bilinear, bicubic or nearest",
-        )
-        self._check(
-            "crop_mode",
-            self.crop_mode in ("center", "squash", "border"),
-            "center, squash or border",
-        )
         self._check(
             "device_batch",
             not self.device_batch or self.batch_size % self.device_batch == 0,

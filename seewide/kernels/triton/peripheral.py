@@ -161,7 +161,8 @@ def _peripheral(
         tiles = triton.cdiv(H, BR), triton.cdiv(W, BW), triton.cdiv(N, BN)
         launch(
             _cells_kernel, C * tiles[0] * tiles[1] * tiles[2],
-            sums, steps.contiguous(), _edges_on(x.device, edges), steps if bias is None else bias, y,
+            sums, steps.contiguous(), _edges_on(x.device, edges),
+            steps if bias is None else bias, y,
             N, C, H, W, *tiles, config=config, EDGES=edges, K=K, CELLS=k,
             HAS_BIAS=bias is not None,
         )  # fmt: skip
