@@ -59,8 +59,8 @@ def test_outputs_equal_the_authors(variant, parity):
 
     With these weights the attention of the last stage is nearly one-hot and multiplies rounding
     errors by a hundred: the authors' float32 logits are 6e-5 (T) and 2.2e-4 (S) away from those
-    that float64 gives, and so can be met no closer than 1e-3 by float64, which no machine's order of
-    additions touches; float32 on another machine was 1.2e-3 away. The stages before hold to 2e-5.
+    that float64 gives. Float64, which no machine's order of additions touches, meets them at 1e-3;
+    two forms in float32 were 1.2e-3 apart on another machine. The stages before hold to 2e-5.
     """
     model = load_authors_weights(parity, "lsnet", variant, f"lsnet_{variant}")
     image = load_fill(parity).image()
