@@ -1,0 +1,124 @@
+"""Do the networks learn from real photographs? One budget for all, beside timm's.
+
+    python -m benchmarks.learning_curves ../shared/data/classification/flowers128
+    python -m benchmarks.learning_curves CIFAR10 --side 32 --stem-stride 2 --epochs 6
+
+Each network trains from scratch with `seewide train`'s own loop and the recipe `small_folder`:
+the same photographs in the same order, the same number of updates. None is tuned, so the figures
+say that a network learns, and how fast at first; they do not rank what months of training reach.
+
+Beside them stands what a picture's colours alone tell: the nearest neighbours by colour histogram,
+measured here on the same folders. Runs are kept in runs/learning_curves, and one that was stopped
+goes on. PeLK is narrow: a quarter of the width, at its full kernels of 51 to 13.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from timm.models import register_model
+
+from benchmarks.conditions import RESULTS, Settings, write_csv
+from seewide.analysis.pictures import FAINT, canvas, colours, save, style
+from seewide.models.pelk import PeLK
+from seewide.recipes import Recipe, get
+from seewide.train import fit, resume
+from seewide.train.checkpoint import CONFIG
+from seewide.train.data import Split, open_source, read_picture
+
+OURS = ("lsnet_t", "unireplknet_a", "uniconvnet_a", "pelk_narrow")
+TIMM = ("convnext_atto", "repvit_m0_9")
+NO_LAYER_SCALE = ("lsnet_t", "repvit_m0_9")
+RUNS = Path("runs/learning_curves")
+BINS, NEIGHBOURS = 8, 10
+
+
+@register_model
+def pelk_narrow(pretrained: bool = False, **kwargs) -> PeLK:
+    """PeLK-T of a quarter of the width, dense."""
+    return PeLK(**{"dims": (24, 48, 96, 192), "width_factor": 1.0, **kwargs})
+
+
+def curve(name: str, data: Path, recipe: Recipe) -> list[dict[str, float]]:
+    """A row per epoch; trains what is not trained yet."""
+    folder = RUNS / f"{data.name}-{name}"
+    if name in NO_LAYER_SCALE:
+        recipe = replace(recipe, layer_scale=0.0)
+    if (folder / CONFIG).exists():
+        return resume(folder).history
+    return fit(name, data, recipe, folder, workers=0, recipe_name="small_folder, changed").history
+
+
+def colours_alone(train: Split, val: Split) -> float:
+    """Percent right by the nearest neighbours in colour: 8 x 8 x 8 bins of RGB, L1, ten of them."""
+    known, asked = histograms(train), histograms(val)
+    labels = np.asarray(train.labels)
+    right = 0
+    for histogram, label in zip(asked, val.labels, strict=True):
+        nearest = np.abs(known - histogram).sum(1).argpartition(NEIGHBOURS)[:NEIGHBOURS]
+        right += np.bincount(labels[nearest]).argmax() == label
+    return 100 * float(right) / len(val)
+
+
+def histograms(split: Split) -> np.ndarray:
+    """(N, 512), each of sum 1."""
+    rows = []
+    for picture in split.pictures:
+        rgb_HW3 = np.asarray(read_picture(picture)).astype(int) * BINS // 256
+        code_HW = (rgb_HW3[..., 0] * BINS + rgb_HW3[..., 1]) * BINS + rgb_HW3[..., 2]
+        rows.append(np.bincount(code_HW.ravel(), minlength=BINS**3) / code_HW.size)
+    return np.asarray(rows, dtype=np.float32)
+
+
+def draw(curves: dict[str, list[dict[str, float]]], floor: float, path: Path) -> None:
+    """Top-1 over epochs: ours as lines, timm's dashed, colours alone as a level."""
+    with style():
+        figure, (axis,) = canvas(1, 1, width=6.0, height=3.8)
+        for (name, rows), colour in zip(curves.items(), colours(len(curves)), strict=True):
+            epochs, scores = [row["epoch"] for row in rows], [row["val_top1"] for row in rows]
+            label = f"{name}  {scores[-1]:.1f}"
+            axis.plot(epochs, scores, "--" if name in TIMM else "-", color=colour, label=label)
+        axis.axhline(floor, color=FAINT, linestyle=":", label=f"colours alone  {floor:.1f}")
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("top-1 (%)")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(axis="y")
+        axis.legend(fontsize=8)
+        save(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path, help="a folder of pictures, as `seewide train` takes")
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--stem-stride", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--networks", nargs="+", default=[*OURS, *TIMM])
+    given = parser.parse_args()
+    recipe = replace(
+        get("small_folder"),
+        image_size=given.side,
+        stem_stride=given.stem_stride,
+        epochs=given.epochs,
+    )
+    source = open_source(given.data)
+    floor = colours_alone(source.train, source.val)
+    print(f"colours alone: {floor:.1f}%", flush=True)
+    data = given.data.resolve()
+    curves = {name: curve(name, data, recipe) for name in given.networks}
+    header = ("network", "epoch", "train loss", "val loss", "top-1", "colours alone")
+    rows = [
+        (name, row["epoch"], *(f"{row[k]:.4g}" for k in ("train_loss", "val_loss", "val_top1")),
+         f"{floor:.1f}")
+        for name, history in curves.items()
+        for row in history
+    ]  # fmt: skip
+    print(write_csv(f"learning-{data.name}", header, rows, Settings()))
+    draw(curves, floor, RESULTS / f"learning-{data.name}.png")
+
+
+if __name__ == "__main__":
+    main()
