@@ -25,7 +25,8 @@ class Recipe:
     at once (0: all of them), the rest accumulates. So a recipe of 32 GPUs runs, slowly, on one.
     """
 
-    model: str = ""  # by timm name; empty: said beside the recipe
+    model: str = ""  # by timm name; a tag names the weights to start from; empty: said beside
+    smoke_model: str = ""  # the smoke twin's: the least of the family; empty: the same
     stem_stride: int = 0  # of the first feature map; 0: the model's own, mostly 4
 
     # pictures
@@ -53,7 +54,8 @@ class Recipe:
     warmup_epochs: float = 5.0
     warmup_lr: float = 1e-6
     weight_decay: float = 0.05
-    layer_decay: float = 1.0  # over the groups of the model's own group_matcher
+    layer_decay: float = 1.0  # of the rate, from each group of layers to the one below it
+    layer_groups: int = 0  # 12: stages 1, 2, nine parts of 3, 4, as the authors; 0: each block
     clip_grad: float = 0.0  # largest norm of the whole gradient; 0: as it comes
     clip_adaptive: float = 0.0  # AGC: largest gradient of a unit, relative to its weights; 0: none
 
@@ -74,7 +76,7 @@ class Recipe:
     growth: str = "random"  # random, or gradient
 
     # distillation
-    teacher: str = ""  # by timm name with weight tag, or a checkpoint; empty: none
+    teacher: str = ""  # by timm name with weight tag (unlearned without), or a checkpoint
     distill: str = "hard"  # hard: the teacher's class; soft: its temperature-smoothed distribution
     distill_alpha: float = 0.5  # weight of the teacher's part
     distill_tau: float = 1.0  # temperature of soft distillation
@@ -87,7 +89,7 @@ class Recipe:
         for name in (
             "device_batch", "limit_images", "warmup_epochs", "weight_decay", "mixup", "cutmix",
             "min_lr", "warmup_lr", "clip_grad", "clip_adaptive", "layer_scale", "lr_batch",
-            "stem_stride",
+            "stem_stride", "layer_groups",
         ):  # fmt: skip
             self._check(name, getattr(self, name) >= 0, "0 or more")
         for name in (
@@ -126,16 +128,24 @@ class Recipe:
     def smoke(self) -> Recipe:
         """The twin that runs on a laptop in seconds: all the machinery, none of the hours.
 
-        Two updates of two passes each at 64 px or less, on 16 images.
+        Two updates of two passes each at 32 px or less, on 16 images, by the least network of the
+        family. A sparse network moves its weights after each update; a teacher is a tiny one that
+        has learned nothing, so that nothing is downloaded; batch norms stay on their process, for
+        torch synchronises them on GPUs only.
         """
         return replace(
             self,
-            image_size=min(self.image_size, 64),
+            model=self.smoke_model or self.model,
+            image_size=min(self.image_size, 32),
             epochs=1,
             batch_size=8,
             device_batch=4,
             limit_images=16,
+            lr_batch=min(self.lr_batch, 8),
             warmup_epochs=min(self.warmup_epochs, 0.5),
+            prune_every=1,
+            teacher=self.teacher and "test_resnet",
+            sync_batch_norm=0,
         )
 
 
