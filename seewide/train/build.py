@@ -16,6 +16,7 @@ from torch import nn
 
 from seewide.errors import InputError, unknown
 from seewide.models import list_models
+from seewide.train.stem import set_stem_stride
 
 
 def build_model(
@@ -25,6 +26,7 @@ def build_model(
     *,
     drop_path: float = 0.0,
     layer_scale: float = 0.0,
+    stem_stride: int = 0,
     pretrained: bool = False,
 ) -> nn.Module:
     """`timm.create_model`, whose refusals become sentences.
@@ -33,6 +35,7 @@ def build_model(
         name: of seewide or timm, with or without a weight tag (`unireplknet_t.in1k`).
         num_classes: None keeps the number that the weights were made for.
         image_size: matters only to models that are built for one.
+        stem_stride: see `set_stem_stride`; 0 keeps the model's own.
         pretrained: download the weights of the tag, or of the default one.
 
     Raises:
@@ -58,7 +61,8 @@ def build_model(
     if timm.get_pretrained_cfg(name).fixed_input_size:
         options["img_size"] = image_size
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        model = timm.create_model(name, pretrained=pretrained, **options)
+        return set_stem_stride(model, name, stem_stride) if stem_stride else model
     except TypeError as error:
         for option, key in (("drop_path_rate", "drop_path"), ("ls_init_value", "layer_scale")):
             if option in options and option in str(error):

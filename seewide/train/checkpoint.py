@@ -90,6 +90,7 @@ class RunInfo:
     epoch: int
     top1: float
     data: str
+    stem_stride: int = 0
 
     def header(self) -> dict[str, str]:
         """As text, each value in JSON."""
@@ -104,11 +105,12 @@ class RunInfo:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is damaged or is no safetensors file: {error}") from None
         try:
-            values = {field.name: json.loads(header[field.name]) for field in fields(cls)}
-        except (KeyError, ValueError):
+            names = {field.name for field in fields(cls)} & header.keys()
+            values = {name: json.loads(header[name]) for name in names}
+            lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+            return cls(**{**values, **lists})
+        except (TypeError, ValueError):  # a fact is missing, or is no JSON
             return None
-        lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
-        return cls(**{**values, **lists})
 
 
 def weights_of(run: str | os.PathLike) -> Path:
@@ -141,7 +143,7 @@ def load_run(run: str | os.PathLike) -> tuple[nn.Module, RunInfo]:
     info = RunInfo.of(path)
     if info is None:
         raise InputError(f"{path} is not from `seewide train`: its header lacks the run's facts")
-    model = build_model(info.model, info.num_classes, info.image_size)
+    model = build_model(info.model, info.num_classes, info.image_size, stem_stride=info.stem_stride)
     return load_checkpoint(model, path).eval(), info
 
 

@@ -137,6 +137,7 @@ class Run:
             epoch=epoch,
             top1=top1,
             data=config.data,
+            stem_stride=recipe.stem_stride,
         )
 
     def state(self) -> dict[str, Any]:

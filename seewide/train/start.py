@@ -152,6 +152,7 @@ def resume(
             len(config.class_names),
             config.recipe.image_size,
             drop_path=config.recipe.drop_path,
+            stem_stride=config.recipe.stem_stride,
         )
     continued = Run(config, folder, source, network, console)
     if state is not None:
@@ -171,6 +172,7 @@ def _start(
             recipe.image_size,
             drop_path=recipe.drop_path,
             layer_scale=recipe.layer_scale,
+            stem_stride=recipe.stem_stride,
             pretrained=pretrained,
         )
         if recipe.fan_in_init and not pretrained:
@@ -181,7 +183,11 @@ def _start(
         # The weights bring their own classifier, which goes once they are in. Weights that do not
         # say their classes have those of the model's tag: 21841 for unireplknet_s.in22k.
         model = build_model(
-            name, info and info.num_classes, recipe.image_size, drop_path=recipe.drop_path
+            name,
+            info and info.num_classes,
+            recipe.image_size,
+            drop_path=recipe.drop_path,
+            stem_stride=recipe.stem_stride,
         )
         load_checkpoint(model, path).reset_classifier(classes)
     if recipe.head_init_scale != 1:

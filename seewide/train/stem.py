@@ -1,0 +1,91 @@
+"""Networks for small pictures: the first strides of any hierarchical network of timm, lowered.
+
+At 32 px a network of total stride 32 ends with a single position. Convolutions of stride 1 have the
+weights of those of stride 2, so nothing but the sizes of the maps changes.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+
+import torch
+from torch import nn
+
+from seewide.errors import InputError
+
+STAGES = 8  # what the three halvings between four stages make of the stride
+Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
+
+
+def set_stem_stride(model: nn.Module, name: str, wanted: int) -> nn.Module:
+    """Lower the stride at which the stages begin, so that the total stride is 8 times `wanted`.
+
+    The stem is whatever comes before the last three halvings: stride 8 in LSNet, 4 in most others,
+    as one patchify convolution or as several layers. The layers that reduce the map first become
+    the finer ones; parallel branches go together.
+
+    Args:
+        model: with timm's `feature_info`; changed in place and returned.
+        name: for the sentences.
+        wanted: pixels per position of the first stage; a divisor of what it was.
+
+    Raises:
+        InputError: no hierarchy (a plain vision transformer), or no divisor.
+    """
+    strides = [level["reduction"] for level in getattr(model, "feature_info", [])]
+    stem, rest = divmod(max(strides, default=0), STAGES)
+    if rest or not stem or len(set(strides)) < 4:
+        raise InputError(f"{name} has no four stages, so no stem_stride; set it to 0")
+    if stem % wanted:
+        allowed = ", ".join(str(n) for n in range(1, stem + 1) if stem % n == 0)
+        raise InputError(f"stem_stride of {name} must be one of {allowed}, got {wanted}")
+    left = stem // wanted
+    for branches in _strided(model, 2 * STAGES * stem):
+        cut = math.gcd(left, _stride(branches[0]))
+        for layer in branches:
+            _lower(layer, _stride(layer) // cut)
+        left //= cut
+        if left == 1:
+            break
+    for level in model.feature_info:
+        level["reduction"] = max(1, level["reduction"] * wanted // stem)
+    return model
+
+
+@torch.no_grad()
+def _strided(model: nn.Module, side: int) -> list[list[Strided]]:
+    """The layers that reduce the map, as a picture meets them; those of one map together."""
+    met: list[tuple[int, Strided]] = []
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda layer, inputs: met.append((inputs[0].shape[-1], layer))
+        )
+        for layer in model.modules()
+        if isinstance(layer, Strided) and _stride(layer) > 1
+    ]
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, 3, side, side))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    maps = groupby(met, key=lambda pair: pair[0])
+    return [[layer for _, layer in branches] for _, branches in maps]
+
+
+def _stride(layer: Strided) -> int:
+    return layer.stride if isinstance(layer.stride, int) else layer.stride[0]
+
+
+def _lower(layer: Strided, stride: int) -> None:
+    if not isinstance(layer, nn.Conv2d):
+        layer.stride = stride
+        return
+    size = layer.kernel_size[0]
+    if layer.padding == (0, 0) and size == layer.stride[0]:
+        # Patches that touched now overlap, and begin outside, so that the map has side / stride
+        # positions (one more, which the next halving drops, where the padding is no whole number).
+        layer.padding = ((size - stride + 1) // 2,) * 2
+    layer.stride = (stride, stride)
