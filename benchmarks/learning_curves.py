@@ -23,7 +23,7 @@ from timm.models import register_model
 
 from benchmarks.conditions import RESULTS, Settings, write_csv
 from seewide.analysis.pictures import FAINT, canvas, colours, save, style
-from seewide.models.pelk import PeLK
+from seewide.models.pelk import PeLK, pelk_t_dense
 from seewide.recipes import Recipe, get
 from seewide.train import fit, resume
 from seewide.train.checkpoint import CONFIG
@@ -39,7 +39,7 @@ BINS, NEIGHBOURS = 8, 10
 @register_model
 def pelk_narrow(pretrained: bool = False, **kwargs) -> PeLK:
     """PeLK-T of a quarter of the width, dense."""
-    return PeLK(**{"dims": (24, 48, 96, 192), "width_factor": 1.0, **kwargs})
+    return pelk_t_dense(pretrained, **{"dims": (24, 48, 96, 192), **kwargs})
 
 
 def curve(name: str, data: Path, recipe: Recipe) -> list[dict[str, float]]:

@@ -58,7 +58,8 @@ def build_model(
         options["drop_path_rate"] = drop_path
     if layer_scale:
         options["ls_init_value"] = layer_scale
-    if timm.get_pretrained_cfg(name).fixed_input_size:
+    config = timm.get_pretrained_cfg(name)  # None for a network that its user registered without
+    if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
     try:
         model = timm.create_model(name, pretrained=pretrained, **options)
