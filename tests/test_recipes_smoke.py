@@ -1,17 +1,55 @@
-"""Recipes are data that adds up to the papers' numbers, and each one's smoke twin trains."""
+"""Each recipe's smoke twin trains, with a narrow network of its family; the real twins are slow."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.console import Console
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
-from seewide.errors import InputError
-from seewide.recipes import RECIPES, Recipe, get, override
+from seewide.models import LSNet, PeLK, RepLKNet, SLaK, UniConvNet, UniRepLKNet, list_models
+from seewide.recipes import RECIPES, Recipe, card, get
 from seewide.train import fit
+
+FEW = {"depths": (1, 1, 2, 1), "dims": (8, 16, 16, 24)}
+NARROW = {
+    "unireplknet": (UniRepLKNet, {**FEW, "kernel_sizes": (3, 7, 7, 7)}),
+    "lsnet": (LSNet, {"depths": (0, 1, 2, 1), "dims": (16, 16, 16, 24), "num_heads": 2}),
+    "lsnet_distill": (LSNet, {"depths": (0, 1, 2, 1), "dims": (16, 16, 16, 24), "distilled": True}),
+    "uniconvnet": (UniConvNet, {**FEW, "group_channels": 4}),
+    "replknet": (RepLKNet, {**FEW, "kernel_sizes": (7, 7, 7, 5)}),
+    "slak": (SLaK, {**FEW, "kernel_sizes": (11, 9, 9, 7)}),
+    "pelk": (PeLK, {**FEW, "kernel_sizes": (13, 11, 9, 7), "partial": 1.0}),
+}
+default_cfgs = generate_default_cfgs(
+    {
+        f"narrow_{family}": {
+            "input_size": (3, 32, 32),
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.25, 0.25, 0.25),
+            "fixed_input_size": kind is LSNet,
+            "classifier": "head.fc",
+        }
+        for family, (kind, _) in NARROW.items()
+    }
+)
+
+
+def register(family: str) -> None:
+    kind, sizes = NARROW[family]
+
+    def build(pretrained: bool = False, **kwargs):
+        return build_model_with_cfg(kind, f"narrow_{family}", pretrained, **{**sizes, **kwargs})
+
+    build.__name__ = f"narrow_{family}"
+    register_model(build)
+
+
+for each in NARROW:
+    register(each)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,76 +61,53 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_smoke_twin_trains(name, tmp_path):
-    # timm's smallest ConvNeXt has everything a recipe asks for (drop path, layer groups).
-    result = fit(
-        "test_convnext", "digits", get(name).smoke(), tmp_path, console=Console(quiet=True)
-    )
-    assert (tmp_path / "best.safetensors").is_file()
-    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+def train(recipe: Recipe, folder) -> None:
+    result = fit(recipe.model, "digits", recipe, folder, console=Console(quiet=True))
+    assert (folder / "best.safetensors").is_file()
+    row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["epoch"] == result.epoch == 1
     assert 0 < row["train_loss"] < 10
 
 
+def narrow_twin(name: str) -> Recipe:
+    family = card(name).family or "unireplknet"
+    narrow = f"narrow_{family}{'_distill' if get(name).teacher else ''}"
+    return replace(get(name).smoke(), model=narrow)
+
+
+# Twins of recipes that differ in size only are the same, and run once.
+DISTINCT = {narrow_twin(name): name for name in reversed(RECIPES)}
+
+
+@pytest.mark.parametrize("twin", DISTINCT, ids=DISTINCT.values())
+def test_the_smoke_twin_trains(twin, tmp_path):
+    train(twin, tmp_path)
+
+
+# One of each network that smoke twins have, with what its recipes have most of.
+TWINS = ["unireplknet_xl_ft384", "lsnet_t_in1k", "lsnet_b_distill_in1k", "uniconvnet_xl_ft384",
+         "replknet_31b_ft384", "slak_t_in1k", "pelk_b_ft384"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TWINS)
+def test_the_smoke_twin_trains_as_users_run_it(name, tmp_path):
+    train(get(name).smoke(), tmp_path)
+
+
+def test_the_slow_twins_are_all_there_are():
+    known = {get(name).smoke().model for name in RECIPES} - {""}
+    assert {get(name).smoke().model for name in TWINS} == known
+    assert known <= set(list_models())
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_docstring_gives_the_command(name):
-    assert "seewide train " in RECIPES[name].__doc__
-
-
-def test_the_papers_table():
-    """Table 16 and 17 of 2410.08049: drop path, mixup, GPUs x batch x accumulation."""
-    paths = {"a": 0.0, "f": 0.0, "p": 0.1, "n": 0.1, "t": 0.2, "s": 0.4}
-    mixes = {"a": 0.3, "f": 0.3, "p": 0.3, "n": 0.5, "t": 0.8, "s": 0.8}
-    for size in paths:
-        recipe = get(f"unireplknet_{size}_in1k")
-        assert (recipe.drop_path, recipe.mixup) == (paths[size], mixes[size])
-        assert recipe.cutmix == (1.0 if size in "ts" else mixes[size])
-        assert (recipe.batch_size, recipe.lr, recipe.epochs) == (4096, 4e-3, 300)
-        assert recipe.device_batch * recipe.accumulate == recipe.batch_size
-    for name in RECIPES:
-        if "in22k" in name:
-            assert (get(name).epochs, get(name).batch_size) == (90, 4096)
-        if "ft384" in name:
-            assert (get(name).lr, get(name).batch_size, get(name).mixup) == (5e-5, 512, 0)
-
-
-def test_override_reads_text_by_the_type_of_the_field():
-    recipe = override(Recipe(), {"lr": "1e-4", "epochs": "7", "rand_augment": "rand-m3"})
-    assert recipe == replace(Recipe(), lr=1e-4, epochs=7, rand_augment="rand-m3")
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"learning_rate": "1"}, "unknown recipe key 'learning_rate'"),
-        ({"mixpu": "1"}, "did you mean mixup"),
-        ({"epochs": "2.5"}, "epochs is a whole number, got '2.5'"),
-        ({"lr": "fast"}, "lr is a number, got 'fast'"),
-        ({"lr": "0"}, "lr must be above 0, got 0.0"),
-        ({"drop_path": "1.5"}, r"drop_path must be within 0\.\.1, got 1.5"),
-        ({"interpolation": "cubic"}, "must be bilinear, bicubic or nearest, got 'cubic'"),
-        ({"crop_mode": "middle"}, "must be center, squash or border, got 'middle'"),
-        ({"batch_size": "10", "device_batch": "4"}, "device_batch must be a divisor"),
-    ],
-)
-def test_wrong_settings(settings, sentence):
-    with pytest.raises(InputError, match=sentence):
-        override(Recipe(), settings)
-
-
-def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(InputError, match="did you mean unireplknet_t_in1k"):
-        get("unireplknet_t_1k")
-
-
-@pytest.mark.parametrize(("batch", "passes"), [(4096, 128), (64, 64), (100, 100), (300, 100)])
-def test_with_batch_size_keeps_the_passes_small(batch, passes):
-    recipe = get("unireplknet_a_in1k").with_batch_size(batch)
-    assert (recipe.batch_size, recipe.device_batch) == (batch, passes)
-
-
-def test_every_field_is_json():
-    recipe = get("unireplknet_t_in1k")
-    values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    assert override(Recipe(), json.loads(json.dumps(values))) == recipe
+def test_the_twin_is_small_and_keeps_what_it_is_for(name):
+    recipe, twin = get(name), get(name).smoke()
+    assert (twin.epochs, twin.limit_images, twin.accumulate) == (1, 16, 2)
+    assert twin.image_size == 32
+    assert twin.scaled_lr == recipe.lr
+    kept = ("drop_path", "mixup", "cutmix", "layer_decay", "clip_adaptive", "repeated_augment",
+            "sparsity", "ema_decay", "distill", "weight_decay", "label_smoothing")  # fmt: skip
+    assert [getattr(twin, key) for key in kept] == [getattr(recipe, key) for key in kept]
+    assert bool(twin.teacher) == bool(recipe.teacher)

@@ -41,7 +41,7 @@ class Recipe:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    repeated_augment: int = 1  # copies of a picture in an epoch of as many passes
+    repeated_augment: int = 1  # times a picture comes in an epoch, which stays as long
     limit_images: int = 0  # at most so many, for training and for validation; 0: all
 
     # updates
@@ -118,6 +118,11 @@ class Recipe:
     def accumulate(self) -> int:
         """Passes per update."""
         return self.batch_size // (self.device_batch or self.batch_size)
+
+    @property
+    def scaled_lr(self) -> float:
+        """The highest rate, for this batch size."""
+        return self.lr * self.batch_size / (self.lr_batch or self.batch_size)
 
     def with_batch_size(self, batch_size: int) -> Recipe:
         """The same with another batch size; passes shrink to the largest divisor that fits."""
