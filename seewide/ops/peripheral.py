@@ -169,7 +169,7 @@ def _meets(size: int, taps: int, like: Tensor) -> Tensor:
     """(size, taps): 1 where a tap of the output at that place meets a pixel, else 0."""
     place = torch.arange(size, device=like.device)
     tap = torch.arange(taps, device=like.device) - taps // 2
-    met = place[:, None] + tap
+    met = place.unsqueeze(1) + tap
     return ((met >= 0) & (met < size)).to(like.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,11 +91,44 @@ def test_float16(size, device):
     check(x, weight, bias)
 
 
-def test_channels_last_is_kept(device):
-    x, weight, bias, _ = inputs((2, 4, 5, 6, 5, 5, 1), device, layout=torch.channels_last)
-    y = depthwise_conv2d(x, weight, bias, 1)
+LAST = [(2, 4, 5, 6, 3, 5, 1), (1, 9, 11, 19, 5, 3, 2), (1, 3, 2, 17, 11, 11, 1)]
+
+
+@pytest.mark.parametrize("shape", LAST, ids=lambda s: "x".join(map(str, s)))
+def test_channels_last_is_kept(shape, device):
+    tensors = inputs(shape, device, layout=torch.channels_last)
+    assert depthwise.plan(*tensors) == ("toeplitz" if shape[4] == 11 else "direct, channels last")
+    y = depthwise_conv2d(*tensors)
     assert y.is_contiguous(memory_format=torch.channels_last)
-    assert_equal(y, definition(x.double(), weight.double(), bias.double()))
+    check(*tensors)
+
+
+def test_channels_last_in_all_configurations_and_turned(device, monkeypatch):
+    x, weight, bias, _ = inputs((1, 20, 3, 10, 3, 3, 2), device, torch.float16, torch.channels_last)
+    want = definition(x.double(), weight.double().flip(2, 3), bias.double(), 2)
+    for config in [*direct._configs_last(20, 3, 2), Config({"BI": 1, "BO": 2, "BC": 16})]:
+        monkeypatch.setattr(direct, "_configs_last", lambda *args, config=config: [config])
+        y = torch.empty_like(x)
+        direct.convolve_last(x, weight, bias, 2, True, y)
+        assert_equal(y, want)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU has its own test, below")
+@pytest.mark.parametrize("form", ["toeplitz", "direct"])
+def test_images_two_billion_elements_apart(form, monkeypatch):
+    """Memory that is never touched costs none; an offset of 32 bits would fall out of it."""
+    monkeypatch.setattr(depthwise, "plan", lambda *args: form)
+    memory = torch.from_numpy(np.empty(2**31 + 64, np.float16))
+    x = memory.as_strided((2, 1, 5, 6), (2**31 + 8, 30, 6, 1))
+    x.copy_(torch.randn(2, 1, 5, 6))
+    assert toeplitz.planes(x) is x
+    weight, dy = torch.randn(1, 1, 3, 3).half(), torch.randn(2, 1, 5, 6).half()
+    leaves = [weight.requires_grad_(), weight.detach().double().requires_grad_()]
+    y, want = depthwise_conv2d(x, leaves[0], None, 1), definition(x.double(), leaves[1], None)
+    assert_equal(y, want)
+    (got,), (want,) = (torch.autograd.grad(r, leaf, dy.to(r.dtype))
+                       for r, leaf in ((y, leaves[0]), (want, leaves[1])))  # fmt: skip
+    assert_equal(got, want)
 
 
 def test_slices_of_larger_tensors(device):
@@ -164,6 +198,7 @@ def test_there_is_a_configuration_for_every_shape():
             toeplitz.convolve_configs(N, W, W, ew, float32, wgmma),
             toeplitz.gradient_configs(W, ew // 2, float32),
             direct._configs(N, W, ew),
+            direct._configs_last(N, W, 4 if float32 else 2),
         ):
             assert configs
             for config in configs:

@@ -117,7 +117,8 @@ def test_peripheral_kernels_follow_the_grid_on_large_maps(side, dtype, plan, gpu
 
 def test_reasons_are_sentences(gpu, monkeypatch):
     assert "float64" in door.why_not(gpu(1, 1, 2, 2, dtype=torch.float64))
-    assert "empty, shape (0, 1, 2, 2)" in door.why_not(gpu(0, 1, 2, 2))
+    assert "maps are empty, shape (2, 1, 0, 2)" in door.why_not(gpu(2, 1, 0, 2))
+    assert door.why_not(gpu(0, 1, 2, 2)) is None
     monkeypatch.setattr(door, "TRITON", False)
     assert "Triton is not installed" in door.why_not(gpu(1, 1, 2, 2))
 

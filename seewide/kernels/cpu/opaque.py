@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .._custom_op import custom_op
+
 
 def opaque(name: str, schema: str, fake: Callable[..., Tensor]) -> Callable[[Callable], Callable]:
     """Decorator: the operator `seewide::<name>` while compiling, the function itself otherwise.
@@ -23,14 +25,7 @@ def opaque(name: str, schema: str, fake: Callable[..., Tensor]) -> Callable[[Cal
     """
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        operator = torch.library.custom_op(
-            f"seewide::{name}",
-            function,
-            mutates_args=(),
-            schema=schema,
-            tags=(torch.Tag.needs_fixed_stride_order,),
-        )
-        operator.register_fake(fake)
+        operator = custom_op(name, schema, fake, function)
 
         @functools.wraps(function)
         def call(*args) -> Tensor:

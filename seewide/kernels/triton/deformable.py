@@ -20,6 +20,7 @@ Coordinates, shares and sums are float32.
 Legend: N batch, H x W map, C = G D channels, K * K taps, P = H' W' G rows of an image.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -32,8 +33,7 @@ from .launch import Config, choose, launch, operator
 
 def why_not(x: Tensor, offset: Tensor, *rest) -> str | None:
     """None if this file can compute the sum, else the reason in a sentence."""
-    sizes = (x.shape[1] * x.shape[2] * x.shape[3], offset[0].numel())
-    if max(sizes) >= 2**31:
+    if max(math.prod(x.shape[1:]), math.prod(offset.shape[1:])) >= 2**31:
         return f"the offsets of one image must be fewer than 2**31, got {tuple(offset.shape)}"
     if torch.are_deterministic_algorithms_enabled() and torch.is_grad_enabled() and x.requires_grad:
         return "torch.use_deterministic_algorithms is on, and dx is added up in no fixed order"

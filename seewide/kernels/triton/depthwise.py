@@ -3,8 +3,11 @@
 PyTorch runs it on the ordinary cores, with two loads for each product. Here
 
 * many taps become products of matrices on the tensor cores (toeplitz.py), forward and backward;
-* few taps stay on the ordinary cores, with their pixels in registers (direct.py). Where the two
-  meet was read off the machine code of both, not yet off a clock.
+* few taps stay on the ordinary cores, with their pixels in registers (direct.py), in the memory
+  layout they come in. Where the two meet was read off the machine code of both, not yet off a
+  clock.
+
+The tensor cores' kernels read planes: a channels-last map is copied, and its result copied back.
 
 The input's gradient is the convolution of dy by the kernel turned by 180 degrees, so the same
 kernels make it; the weight's has its own. All three forms are linear in two arguments and each
@@ -19,11 +22,12 @@ import torch
 from torch import Tensor
 
 from . import direct, toeplitz
-from .launch import layout_of, operator
+from .launch import is_channels_last, layout_of, operator
 
 # Most taps that are multiplied on the ordinary cores: float32 costs tensor cores three products,
-# dilation the zeros between the taps.
+# dilation the zeros between the taps, channels-last maps a copy into planes and back.
 DIRECT_TAPS = {torch.float32: 81, torch.bfloat16: 25, torch.float16: 25}
+DIRECT_TAPS_LAST = 81
 
 
 def why_not(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str | None:
@@ -34,9 +38,11 @@ def why_not(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> st
 
 
 def plan(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
-    """How this shape is computed: "direct" or "toeplitz"."""
-    kh, kw = weight.shape[2:]
-    return "direct" if kh * kw <= DIRECT_TAPS[x.dtype] else "toeplitz"
+    """How this shape is computed: "direct", "direct, channels last" or "toeplitz"."""
+    taps = weight.shape[2] * weight.shape[3]
+    if is_channels_last(x) and taps <= DIRECT_TAPS_LAST and x[:1].numel() < 2**31:
+        return "direct, channels last"
+    return "direct" if taps <= DIRECT_TAPS[x.dtype] else "toeplitz"
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
@@ -50,8 +56,13 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: i
     lambda x, *rest: torch.empty_like(x, memory_format=layout_of(x)),
 )
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, flip: bool) -> Tensor:
+    form = plan(x, weight, bias, dilation)
+    if form == "direct, channels last":
+        y = torch.empty_like(x, memory_format=torch.channels_last)
+        direct.convolve_last(x, weight, bias, dilation, flip, y)
+        return y
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    kernels = direct if plan(x, weight, bias, dilation) == "direct" else toeplitz
+    kernels = direct if form == "direct" else toeplitz
     kernels.convolve(x, weight, bias, dilation, flip, y)
     return y.contiguous(memory_format=layout_of(x))
 

@@ -6,6 +6,9 @@ and 4 rows 10 loads serve 28 products. Rows and taps are unrolled, columns of ta
 
 With dilation d, the rows of a program lie d apart, so that they share pixels all the same.
 
+Channels last, neighbouring threads have neighbouring channels, several each, and BO columns of
+outputs; a pixel is multiplied by kw weights as soon as it is read. No copy into planes is made.
+
 Legend: N batch, C channels, H x W map, kh x kw taps, ph = kh // 2, pw = kw // 2.
 """
 
@@ -17,6 +20,8 @@ from torch import Tensor
 
 from .launch import Config, choose, launch
 from .toeplitz import planes
+
+WIDE = 16  # bytes that a thread reads at once
 
 
 @triton.jit
@@ -100,4 +105,92 @@ def _configs(N: int, W: int, kh: int) -> list[Config]:
     for warps, BR in ((4, 4), (4, 8), (2, 4), (8, 2)):
         BN = max(1, min(32 * warps // BW, triton.next_power_of_2(N)))
         configs.append(Config({"BN": BN, "BR": BR, "BW": BW}, warps=warps, stages=1))
+    return configs
+
+
+@triton.jit
+def _convolve_last_kernel(
+    x, w, bias, y, C, H, W, CHANNEL_TILES, COLUMN_TILES, ROW_TILES,
+    KH: tl.constexpr, KW: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr,
+    HAS_BIAS: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """x and y (N, H, W, C), w (kh, kw, C)."""
+    p = tl.program_id(0)
+    c = (p % CHANNEL_TILES) * BC + tl.arange(0, BC)[None, :]
+    p = p // CHANNEL_TILES
+    tile = p % COLUMN_TILES
+    # Columns j, j + d, j + 2 d, ...: phase and block of BO columns of that phase.
+    j = tile % DILATION + tile // DILATION * (BO * DILATION) + tl.zeros((BI, 1), tl.int32)
+    p = p // COLUMN_TILES
+    i = (p % ROW_TILES) * BI + tl.arange(0, BI)[:, None]
+    image = (p // ROW_TILES).to(tl.int64) * H * W * C
+
+    sums = ()
+    for _ in tl.static_range(BO):
+        sums = sums + (tl.zeros((BI, BC), tl.float32),)
+    for u in range(KH):
+        row = i + (u - KH // 2) * DILATION
+        row_inside = (c < C) & (row >= 0) & (row < H)
+        taps = ()
+        for v in tl.static_range(KW):
+            if FLIP:
+                tap = tl.load(w + (KH * KW - 1 - u * KW - v) * C + c, mask=c < C, other=0.0)
+            else:
+                tap = tl.load(w + (u * KW + v) * C + c, mask=c < C, other=0.0)
+            taps = taps + (tap.to(tl.float32),)
+        for s in tl.static_range(BO + KW - 1):
+            column = j + (s - KW // 2) * DILATION
+            inside = row_inside & (column >= 0) & (column < W)
+            pixel = tl.load(x + image + ((row * W + column) * C + c), mask=inside, other=0.0)
+            pixel = pixel.to(tl.float32)
+            more = ()
+            for o in tl.static_range(BO):
+                if o <= s and s < o + KW:
+                    more = more + (sums[o] + taps[s - o] * pixel,)
+                else:
+                    more = more + (sums[o],)
+            sums = more
+
+    if HAS_BIAS:
+        shift = tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)
+    else:
+        shift = tl.zeros((1, BC), tl.float32)
+    for o in tl.static_range(BO):
+        column = j + o * DILATION
+        written = (c < C) & (i < H) & (column < W)
+        place = y + image + ((i * W + column) * C + c)
+        tl.store(place, (sums[o] + shift).to(y.dtype.element_ty), mask=written)
+
+
+def convolve_last(
+    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, flip: bool, y: Tensor
+) -> None:
+    """As `convolve`, with x and y in channels-last memory."""
+    (N, C, H, W), (kh, kw) = x.shape, weight.shape[2:]
+    weight = weight.permute(2, 3, 0, 1).contiguous()
+
+    def run(config: Config) -> None:
+        BI, BO, BC = (config.tiles[k] for k in ("BI", "BO", "BC"))
+        channel_tiles, row_tiles = triton.cdiv(C, BC), triton.cdiv(H, BI)
+        column_tiles = dilation * triton.cdiv(triton.cdiv(W, dilation), BO)
+        launch(
+            _convolve_last_kernel, N * row_tiles * column_tiles * channel_tiles,
+            x, weight, x if bias is None else bias, y, C, H, W,
+            channel_tiles, column_tiles, row_tiles, config=config, KH=kh, KW=kw,
+            DILATION=dilation, FLIP=flip, HAS_BIAS=bias is not None,
+        )  # fmt: skip
+
+    sizes = (triton.next_power_of_2(size) for size in (W, H, C, N * C))
+    shapes = (x.dtype, f"{kh}x{kw}", dilation, *sizes)
+    run(choose("direct last", shapes, _configs_last(C, H, x.element_size()), run, x.device))
+
+
+def _configs_last(C: int, H: int, size: int) -> list[Config]:
+    """Candidates: WIDE bytes of channels per thread, of elements of `size` bytes."""
+    each = WIDE // size
+    BC = max(8, min(8 * each, triton.next_power_of_2(C)))
+    configs = []
+    for warps, BO in ((4, 8), (4, 4), (2, 8)):
+        BI = max(1, min(32 * warps * each // BC, triton.next_power_of_2(H)))
+        configs.append(Config({"BI": BI, "BO": BO, "BC": BC}, warps=warps, stages=1))
     return configs

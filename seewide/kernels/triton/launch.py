@@ -2,8 +2,9 @@
 
 Configurations. Each kernel's file lists a few candidates for a class of shapes, likeliest first.
 On its first call for a class, `choose` times them and keeps the winner, also on disk
-(`~/.cache/seewide/triton`, a file per GPU and Triton version). `SEEWIDE_AUTOTUNE=0` switches that
-off: then, in Triton's interpreter and while a CUDA graph is captured, the first one is taken.
+(`$XDG_CACHE_HOME/seewide/triton` or `~/.cache/seewide/triton`, a file per GPU and Triton version,
+replaced in one step). `SEEWIDE_AUTOTUNE=0` switches that off: then, in Triton's interpreter and
+while a CUDA graph is captured, the first one is taken.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import triton
 from torch import Tensor
 
 from ...errors import InputError, write_atomically
+from .._custom_op import custom_op
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,7 @@ def operator(name: str, schema: str, fake: Callable) -> Callable[[Callable], Cal
     """
 
     def decorate(function: Callable) -> Callable:
-        op = torch.library.custom_op(
-            f"seewide::{name}_triton",
-            function,
-            mutates_args=(),
-            schema=schema,
-            tags=(torch.Tag.needs_fixed_stride_order,),
-        )
-        op.register_fake(fake)
-        return op
+        return custom_op(f"{name}_triton", schema, fake, function)
 
     return decorate
 
@@ -119,8 +113,12 @@ class _Known:
     def __init__(self, file: Path):
         self.file = file
         self.configs: dict[str, dict] = {}
-        with contextlib.suppress(OSError, ValueError):  # none yet, or not ours: measured anew
-            self.configs = dict(json.loads(file.read_text()))
+        self.read()
+
+    def read(self) -> None:
+        """Take over what the file knows, from processes before this one and beside it."""
+        with contextlib.suppress(OSError, ValueError, TypeError):  # none yet, or not ours
+            self.configs = dict(json.loads(self.file.read_text())) | self.configs
 
     @classmethod
     def on(cls, device: torch.device) -> _Known:
@@ -138,6 +136,7 @@ class _Known:
 
     def put(self, key: str, config: Config) -> None:
         self.configs[key] = asdict(config)
+        self.read()
         text = json.dumps(self.configs, indent=1, sort_keys=True)
         with contextlib.suppress(InputError):  # a read-only home: measured anew in each process
             write_atomically(self.file, lambda path: path.write_text(text))
