@@ -109,10 +109,10 @@ def test_cards():
     assert (words.what, words.top1, words.hardware, words.family) == (
         "LSNet-B, taught by RegNetY-16GF", "81.6", "8 GPUs x 256", "lsnet"
     )  # fmt: skip
-    assert words.special == (
-        "AGC 0.02, each picture 3 times, hard labels of regnety_160, EMA 0.99996"
-    )
+    assert words.special == "AGC 0.02, repeat 3, hard labels of regnety_160, EMA"
     assert card("pelk101_b_ft384").family == "pelk"
-    assert card("pelk101_b_ft384").special.startswith("layer decay 0.7, head x 0.001, 40% sparse")
+    assert card("pelk101_b_ft384").special == "layer decay 0.7, 40% sparse, fixed"
+    assert card("uniconvnet_a_in1k").special == "no mixing, no erasing, EMA"
+    assert card("unireplknet_xl_ft384").special == "layer decay 0.8, smoothing 0.3, EMA"
     assert card("digits").family == card("digits").top1 == ""
     assert "2503.23135" in words.source

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seewide.errors import unknown
+from seewide.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from seewide.recipes import Card
 
 
 def models(
@@ -51,35 +57,59 @@ def models(
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="One recipe, with all its settings.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One recipe, with all its settings, or a pattern such as 'lsnet_*'."),
+    ] = None,
 ) -> None:
     """List training recipes, or show all settings of one.
 
     \b
     seewide recipes
-    seewide recipes small_folder
+    seewide recipes "*_ft384"
+    seewide recipes lsnet_t_in1k
 
-    `seewide train --recipe NAME --set KEY=VALUE` takes one and changes what it says.
+    px, epochs, batch and lr are the size of the pictures, the passes over them, how many make an
+    update, and the highest rate for so many. top-1 is the paper's, on ImageNet-1K.
+
+    `seewide train NAME --data DIR` trains by one; `--set KEY=VALUE` changes what it says.
     """
-    import inspect
-    from dataclasses import asdict
+    import fnmatch
 
-    from seewide.recipes import RECIPES, get
-    from seewide.train.console import facts, make_console, make_table
+    from seewide.recipes import RECIPES, card
+    from seewide.train.console import make_console, make_table
 
     console = make_console()
-    if name is not None:
-        recipe = get(name)
-        console.print(inspect.getdoc(RECIPES[name]), markup=False)
-        console.print()
-        facts(console, **asdict(recipe))
+    if name in RECIPES or (name is not None and not set(name) & set("*?[")):
+        _show(console, card(name))
         return
-    columns = "recipe", "px", "epochs", "batch", "what it is"
-    table = make_table("", *columns, left=["recipe", "what it is"])
-    for known, make in RECIPES.items():
-        recipe = make()
-        first = (inspect.getdoc(make) or "").partition("\n")[0]
-        table.add_row(
-            known, str(recipe.image_size), str(recipe.epochs), str(recipe.batch_size), first
-        )
+    cards = [card(known) for known in RECIPES if fnmatch.fnmatch(known, name or "*")]
+    if not cards:
+        raise InputError(f"no recipe is called {name!r}; `seewide recipes` lists all")
+    columns = "recipe", "model", "px", "epochs", "batch", "lr", "top-1", "special"
+    table = make_table("", *columns, left=["recipe", "model", "special"])
+    for column in table.columns[:2]:  # names to copy
+        column.no_wrap = True
+    for each in cards:
+        recipe = each.recipe
+        numbers = recipe.image_size, recipe.epochs, recipe.batch_size, f"{recipe.scaled_lr:g}"
+        model = recipe.model.partition(".")[0] or "any"
+        table.add_row(each.name, model, *map(str, numbers), each.top1 or "-", each.special)
     console.print(table)
+
+
+def _show(console: Console, shown: Card) -> None:
+    """All of one recipe, its own settings first and the defaults after them."""
+    from dataclasses import asdict
+
+    from seewide.recipes import Recipe
+
+    settings, defaults = asdict(shown.recipe), asdict(Recipe())
+    width = max(map(len, settings))
+    print_ = partial(console.print, markup=False, soft_wrap=True)
+    print_(f"{shown.text}\n\nSource: {shown.source}")
+    for title, ours in (("Its settings", True), ("As every recipe unless said", False)):
+        print_(f"\n{title}", style="bold")
+        for key, value in settings.items():
+            if (value != defaults[key]) == ours:
+                print_(f"{key:<{width}}  {'-' if value == '' else value}")

@@ -44,33 +44,30 @@ class Card:
 
     @property
     def special(self) -> str:
-        """What sets it apart from plain AdamW with mixing and erasing."""
+        """What sets it apart from AdamW, and mixing and erasing where nothing is fine-tuned."""
         return ", ".join(_special(self.recipe))
 
 
 def _special(recipe: Recipe) -> Iterator[str]:
     if recipe.layer_decay < 1:
         yield f"layer decay {recipe.layer_decay:g}"
-    if recipe.head_init_scale != 1:
-        yield f"head x {recipe.head_init_scale:g}"
-    if recipe.label_smoothing != 0.1:
-        yield f"smoothing {recipe.label_smoothing:g}"
-    if recipe.clip_adaptive:
-        yield f"AGC {recipe.clip_adaptive:g}"
-    if recipe.repeated_augment > 1:
-        yield f"each picture {recipe.repeated_augment} times"
-    if recipe.teacher:
-        yield f"{recipe.distill} labels of {recipe.teacher.partition('.')[0]}"
-    if recipe.sparsity:
-        moving = f"moving every {recipe.prune_every}" if recipe.prune_rate else "fixed"
-        yield f"{recipe.sparsity:.0%} sparse, {moving}"
-    if recipe.sync_batch_norm:
-        yield "SyncBN"
-    if recipe.ema_decay:
-        yield f"EMA {recipe.ema_decay:g}"
-    if not recipe.mixup and not recipe.cutmix:
+    elif not recipe.mixup and not recipe.cutmix:
         yield "no mixing"
     elif recipe.mixup < 0.8:
         yield f"mixing {recipe.mixup:g}"
     if not recipe.erase:
         yield "no erasing"
+    if recipe.label_smoothing != 0.1:
+        yield f"smoothing {recipe.label_smoothing:g}"
+    if recipe.clip_adaptive:
+        yield f"AGC {recipe.clip_adaptive:g}"
+    if recipe.repeated_augment > 1:
+        yield f"repeat {recipe.repeated_augment}"
+    if recipe.teacher:
+        yield f"{recipe.distill} labels of {recipe.teacher.partition('.')[0]}"
+    if recipe.sparsity:
+        yield f"{recipe.sparsity:.0%} sparse" + ("" if recipe.prune_rate else ", fixed")
+    if recipe.sync_batch_norm:
+        yield "SyncBN"
+    if recipe.ema_decay:
+        yield "EMA"
