@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "recipes": {"errors"},
     "export": {"errors", "reparam"},
     "convert": {"errors", "models", "reparam"},
-    "train": {"errors", "analysis", "models", "recipes", "reparam", "tasks", ""},
+    "train": {"errors", "ops", "layers", "analysis", "models", "recipes", "reparam", "tasks", ""},
     "testing": set(),
 }
 ENTRANCES = {"cli", "__main__", "__init__"}  # these may use everything but `testing`
