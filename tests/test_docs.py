@@ -73,6 +73,14 @@ def test_all_tables_are_current(generate):
         assert f"| {' | '.join(generate.count(name, paper.get(name, {})).cells())} |" in page
 
 
+def test_the_table_of_recipes_is_current(generate):
+    page = (DOCS / "recipes.md").read_text()
+    between = page.partition("<!-- recipes -->\n")[2].partition("<!-- end -->")[0]
+    assert between.strip() == generate.recipes_table()
+    for name in generate.RECIPES:
+        assert page.count(f"| `{name}` |") == 1
+
+
 def test_figure_6_is_current(generate):
     """PeLK's parameters stay nearly level while a dense kernel's explode."""
     rows = sys.modules["curves"].parameters_by_kernel()
