@@ -82,9 +82,8 @@ class DynamicSparsity:
         if growth not in GROWTH:
             raise unknown("growth", growth, GROWTH)
         self.sparsity, self.seed, self.growth = sparsity, seed, growth
-        self.prune_rate, self.prune_every, self.total_updates = (
-            prune_rate, prune_every, total_updates
-        )  # fmt: skip
+        self.prune_rate, self.prune_every = prune_rate, prune_every
+        self.total_updates = total_updates
         self.model = model
         self.weights = dict(_chosen(model, only))
         split = [name for name, weight in self.weights.items() if isinstance(weight, DTensor)]
@@ -164,7 +163,7 @@ class DynamicSparsity:
                         weight.mul_(self.masks[name])
         for name, weight in self.weights.items():
             if weight.grad is not None:
-                weight.grad.mul_(self.masks[name])
+                weight.grad.masked_fill_(~self.masks[name], 0)  # also what overflowed
 
     def rate(self, done: int) -> float:
         """The share of the kept weights that moves after `done` updates."""
@@ -210,9 +209,7 @@ class DynamicSparsity:
             elif distributed.is_available() and distributed.is_initialized():
                 distributed.all_reduce(gradient)
             if not gradient.isfinite().all():
-                raise InputError(
-                    f"SNIP needs finite gradients, and the first batch's of {name} are not"
-                )
+                raise InputError(f"SNIP needs finite gradients; those of {name} are not")
             scores.append((weight.detach() * gradient).abs())
         return scores
 
