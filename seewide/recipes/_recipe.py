@@ -131,7 +131,7 @@ class Recipe:
         return replace(self, batch_size=batch_size, device_batch=fitting)
 
     def smoke(self) -> Recipe:
-        """The twin that runs on a laptop in seconds: all the machinery, none of the hours.
+        """The twin that runs on a laptop within a minute: all the machinery, none of the hours.
 
         Two updates of two passes each at 32 px or less, on 16 images, by the least network of the
         family. A sparse network moves its weights after each update; a teacher is a tiny one that
