@@ -1,9 +1,10 @@
-"""What a recipe is: every number of a training run that is not the model or the data."""
+"""What a recipe is: every number of a training run, and whose it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from typing import Any
 
 from seewide.errors import InputError, unknown
@@ -82,6 +83,9 @@ class Recipe:
     distill_tau: float = 1.0  # temperature of soft distillation
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            self._check(field.name, not isinstance(value, float) or isfinite(value), "finite")
         for name in ("image_size", "epochs", "batch_size", "repeated_augment", "prune_every"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("lr", "crop_pct", "min_crop", "distill_tau"):
@@ -89,7 +93,7 @@ class Recipe:
         for name in (
             "device_batch", "limit_images", "warmup_epochs", "weight_decay", "mixup", "cutmix",
             "min_lr", "warmup_lr", "clip_grad", "clip_adaptive", "layer_scale", "lr_batch",
-            "stem_stride", "layer_groups",
+            "stem_stride",
         ):  # fmt: skip
             self._check(name, getattr(self, name) >= 0, "0 or more")
         for name in (
@@ -103,6 +107,8 @@ class Recipe:
         for name, words in CHOICES.items():
             allowed = f"{', '.join(words[:-1])} or {words[-1]}"
             self._check(name, getattr(self, name) in words, allowed)
+        groups = self.layer_groups  # one for each stage is the least
+        self._check("layer_groups", groups == 0 or groups >= 4, "0, or 4 or more")
         self._check("layer_decay", 0 < self.layer_decay <= 1, "above 0 and at most 1")
         self._check(
             "device_batch",
