@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import tables
 import timm
 import torch
 from blocks import draw_blocks
@@ -139,6 +140,11 @@ def write_models(names: list[str]) -> None:
             table([row for row in rows if family_of(row.name) == family]),
         )
         put(MODELS / f"{family}.md", "weights", weights_table(family))
+    put(MODELS / "unireplknet.md", "ablations", tables.ablations())
+    put(MODELS / "unireplknet.md", "reparam", tables.reparam_forms())
+    parts = tables.uniconvnet_parts(name for name in names if family_of(name) == "uniconvnet")
+    put(MODELS / "uniconvnet.md", "parts", parts)
+    put(MODELS / "pelk.md", "shares", tables.pelk_shares())
 
 
 def recipes_table() -> str:

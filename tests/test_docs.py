@@ -81,6 +81,27 @@ def test_the_table_of_recipes_is_current(generate):
         assert page.count(f"| `{name}` |") == 1
 
 
+@pytest.mark.parametrize("what", ["bottleneck", "3, 15, 15, 15", "14 large, 13 small"])
+def test_ablations_are_current_and_the_paper_s(generate, what):
+    """One of each table: counts to half the last printed digit, and one more for the paper's."""
+    tables = sys.modules["tables"]
+    (row,) = [row for row in tables.paper_ablations() if row["what"] == what]
+    cells = tables.ablation(row)
+    assert f"| {' | '.join(cells)} |" in (DOCS / "models" / "unireplknet.md").read_text()
+    _, _, millions, paper_millions, giga, paper_giga = cells
+    assert float(millions) == pytest.approx(float(paper_millions), abs=0.101)
+    assert float(giga) == pytest.approx(float(paper_giga), abs=0.0101)
+
+
+def test_uniconvnet_s_parts_are_the_authors(generate):
+    tables = sys.modules["tables"]
+    page = (DOCS / "models" / "uniconvnet.md").read_text()
+    for name, authors in tables.AUTHORS_PARTS.items():
+        parts = tables.parts_of(name)
+        assert parts == pytest.approx(authors, abs=0.0101)
+        assert f"| `{name}` | {' | '.join(f'{part:.2f}' for part in parts)} |" in page
+
+
 def test_figure_6_is_current(generate):
     """PeLK's parameters stay nearly level while a dense kernel's explode."""
     rows = sys.modules["curves"].parameters_by_kernel()
