@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,3 +113,12 @@ def test_the_twin_is_small_and_keeps_what_it_is_for(name):
             "sparsity", "ema_decay", "distill", "weight_decay", "label_smoothing")  # fmt: skip
     assert [getattr(twin, key) for key in kept] == [getattr(recipe, key) for key in kept]
     assert bool(twin.teacher) == bool(recipe.teacher)
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "recipes.md", "exec"), {})
+    lines = (tmp_path / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
