@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 INK, FAINT = "#1f2933", "#9aa5b1"
 # Distinguishable with every common colour blindness and in grey (after Okabe and Ito 2008).
 PALETTE = ("#1f6fb2", "#e07b39", "#2a9d76", "#b5559b", "#8c6d31")
+DASHES = ("-", "--", ":", "-.")  # for lines beyond five
 MORE = ("#c9a66b", "#7fb7d9", "#5c6f7f", "#c7ced6")  # for parts of a whole beyond five
 STYLE = {
     "font.size": 10,
@@ -61,28 +63,90 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], path: str | os.PathLike)
     """
     losses = _keys(metrics, lambda key: key.endswith("loss"))
     accuracies = _keys(metrics, lambda key: "top" in key)
-    if not metrics or not (losses or accuracies):
+    panels = [Panel.of("loss", metrics, losses), Panel.of("accuracy (%)", metrics, accuracies, 1)]
+    panels = [panel for panel in panels if panel.lines]
+    if not panels:
         raise InputError("no curves to draw: the metrics hold no key with `loss` or `top` in it")
-    panels = [panel for panel in (("loss", losses), ("accuracy (%)", accuracies)) if panel[1]]
+    return draw_lines(panels, path)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One axis of `draw_lines`: label -> points of a line, the abscissa an epoch.
+
+    `digits` after the point has the last value of a line in the legend; None: three that count.
+    """
+
+    title: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    digits: int | None = 3
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        metrics: Sequence[Mapping[str, float]],
+        keys: Sequence[str],
+        digits: int | None = 3,
+    ) -> Panel:
+        """A line for each key; epochs may lack it."""
+        lines = {key.replace("_", " "): points(metrics, key) for key in keys}
+        return cls(title, lines, digits)
+
+    def last(self, line: Sequence[tuple[float, float]]) -> str:
+        """The last value in words."""
+        if not line:
+            return ""
+        return f"{line[-1][1]:.3g}" if self.digits is None else f"{line[-1][1]:.{self.digits}f}"
+
+
+def points(metrics: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
+    """(epoch, value) of the epochs that have a finite value; see `draw_curves`."""
+    return [
+        (row.get("epoch", position), row[key])
+        for position, row in enumerate(metrics, start=1)
+        if row.get(key) is not None and math.isfinite(row[key])
+    ]
+
+
+def draw_lines(
+    panels: Sequence[Panel], path: str | os.PathLike, columns: int = 2, shared: bool = False
+) -> Path:
+    """Lines over epochs, panel beside panel.
+
+    Args:
+        panels: at least one.
+        columns: at most so many panels beside each other.
+        shared: one legend below for all panels, which then have the same labels; else each has its
+            own, with the last values.
+    """
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
     with style():
-        figure, axes = canvas(1, len(panels), width=4.6 * len(panels), height=3.2)
-        for axis, (title, keys) in zip(axes, panels, strict=True):
-            for colour, key in zip(colours(len(keys)), keys, strict=True):
-                points = [
-                    (row.get("epoch", position), row[key])
-                    for position, row in enumerate(metrics, start=1)
-                    if row.get(key) is not None and math.isfinite(row[key])
-                ]
-                x, y = zip(*points, strict=True) if points else ((), ())
+        figure, axes = canvas(rows, columns, width=4.6 * columns, height=3.2 * rows)
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        for axis, panel in zip(axes, panels, strict=False):
+            for index, (label, line) in enumerate(panel.lines.items()):
+                x, y = zip(*line, strict=True) if line else ((), ())
                 # The last value goes into the legend: beside the lines, two would collide.
-                last = "" if not y else f"  {y[-1]:.3f}" if keys is losses else f"  {y[-1]:.1f}"
-                label = key.replace("_", " ") + last
-                axis.plot(x, y, color=colour, label=label, marker="o" if len(y) < 2 else None)
-            axis.set_title(title)
+                axis.plot(
+                    x, y, color=PALETTE[index % len(PALETTE)],
+                    linestyle=DASHES[index // len(PALETTE) % len(DASHES)],
+                    label=label if shared else f"{label}  {panel.last(line)}".rstrip(),
+                    marker="o" if len(y) < 2 else None,
+                )  # fmt: skip
+            axis.set_title(panel.title)
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axis.grid(axis="y")
-            axis.legend(fontsize=9)
+            if not shared:
+                axis.legend(fontsize=9)
+        if shared:
+            lines, labels = axes[0].get_legend_handles_labels()
+            figure.legend(
+                lines, labels, loc="outside lower left", ncols=min(columns, 2), fontsize=9
+            )
         return save(figure, path)
 
 
