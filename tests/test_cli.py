@@ -210,12 +210,12 @@ def test_damaged_and_dangerous_weights(run, digit, tmp_path):
 
 
 def test_ctrl_c_ends_with_130(monkeypatch, tmp_path):
-    from seewide.train import loop
+    from seewide.train import learner
 
-    def interrupt(self, count):
+    def interrupt(self, epoch, update, images):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Run, "update", interrupt)
+    monkeypatch.setattr(learner.Learner, "update", interrupt)
     result = seewide("train", MODEL, "--data", "digits", "--fast", "--out", tmp_path / "run")
     assert result.exit_code == 130
     assert f"Go on with: seewide train --resume {tmp_path / 'run'}" in result.output

@@ -5,6 +5,7 @@ Shapes: N pictures, C channels, H x W pixels, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -64,6 +65,17 @@ class Scores:
         self._said.append(logits_NK.argmax(1))
         self.in_top5 += int((best == y_N[:, None]).any(1).sum())
         self.loss_sum += float(nn.functional.cross_entropy(logits_NK, y_N, reduction="sum"))
+
+    @classmethod
+    def together(cls, parts: Sequence[Scores]) -> Scores:
+        """Those of several processes as one."""
+        whole = cls(parts[0].num_classes)
+        for part in parts:
+            whole.in_top5 += part.in_top5
+            whole.loss_sum += part.loss_sum
+            whole._true += part._true
+            whole._said += part._said
+        return whole
 
     @property
     def images(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -88,6 +89,14 @@ def draw_by_fan_in(model: nn.Module) -> None:
             trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
+def use_grad_checkpointing(model: nn.Module, name: str) -> None:
+    """Have the blocks compute their activations anew in backward: less memory, more time."""
+    try:
+        model.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError):
+        raise InputError(f"{name} has no gradient checkpointing") from None
+
+
 @torch.no_grad()
 def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
     """Refuse a size that the model cannot take, before it costs anything."""
@@ -121,6 +130,10 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+AMP = ("auto", "bf16", "fp16", "off")
+LAUNCHED = {"bf16": "bf16", "fp16": "fp16"}  # accelerate's "no" is a default, not a wish
+
+
 @dataclass(frozen=True)
 class Precision:
     """Mixed precision: bf16 where the device has it, fp16 with a scaled loss where not."""
@@ -130,20 +143,28 @@ class Precision:
 
     @classmethod
     def of(cls, device: torch.device, amp: str) -> Precision:
-        """`auto`: on CUDA only, since CPUs mostly emulate bf16. `off`: float32."""
-        if amp not in ("auto", "off"):
-            raise unknown("--amp", amp, ("auto", "off"))
-        if amp == "off" or device.type != "cuda":
-            return cls(device, None)
-        return cls(device, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+        """`auto`: on CUDA only, since CPUs mostly emulate bf16, unless `accelerate launch
+        --mixed_precision` says otherwise. `bf16`, `fp16`. `off`: float32.
+        """
+        if amp not in AMP:
+            raise unknown("--amp", amp, AMP)
+        if amp == "auto":
+            amp = LAUNCHED.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), "auto")
+        if amp == "auto" and device.type == "cuda":
+            amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        if amp == "fp16" and device.type == "cpu":
+            raise InputError("--amp fp16 needs a GPU; on the CPU there is bf16 or off")
+        return cls(device, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp))
+
+    @property
+    def name(self) -> str:
+        """In accelerate's words."""
+        return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(self.dtype, "no")
 
     def autocast(self) -> contextlib.AbstractContextManager:
         if self.dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
-
-    def scaler(self) -> torch.amp.GradScaler:
-        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     def __str__(self) -> str:
         return f"{self.device}, {'float32' if self.dtype is None else str(self.dtype)[6:]}"

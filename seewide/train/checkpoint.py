@@ -1,13 +1,16 @@
 """The run folder: what it holds, and how it is written so that no moment of failure costs it.
 
-    config.json        every setting of the run, with the versions that ran it
-    metrics.jsonl      one line per epoch
-    curves.png         the same as a picture
-    best.safetensors   the best weights so far, and in the header all that their use needs
-    last.pt            the state to continue from: tensors and plain containers, no code
+    config.json             every setting of the run, with the versions that ran it
+    metrics.jsonl           one line per epoch
+    curves.png              the same as a picture
+    best.safetensors        the best weights so far, and in the header all that their use needs
+    epoch-10.safetensors    those of epoch 10, if the run keeps every so many
+    last.pt                 the state to continue from: tensors and plain containers, no code
 
-Files are replaced in one step, `last.pt` last. So a run killed between two files repeats an epoch
-when resumed, and writes the same again.
+Files are replaced in one step, `last.pt` after all others but the picture. So a run killed between
+two files repeats what came after the `last.pt` before, and writes the same again. States are whole
+and on the CPU, however many processes and shards they come from, so any number of processes goes on
+with them.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from seewide.errors import InputError, write_atomically
 from seewide.models._checkpoint import load_checkpoint, read_state_dict
@@ -54,6 +57,13 @@ class RunConfig:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     versions: dict[str, str]
+    compile: bool = False
+    shard: bool = False
+    channels_last: bool = False
+    grad_checkpointing: bool = False
+    save_every: int = 0
+    keep_every: int = 0
+    nan: str = "stop"
 
     def save(self, folder: Path) -> None:
         _write_text(folder / CONFIG, json.dumps(asdict(self), indent=2) + "\n")
@@ -147,30 +157,39 @@ def load_run(run: str | os.PathLike) -> tuple[nn.Module, RunInfo]:
     return load_checkpoint(model, path).eval(), info
 
 
-def save_best(folder: Path, model: nn.Module, info: RunInfo) -> None:
-    """Write `best.safetensors`."""
-    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _write_bytes(folder / BEST, save(weights, metadata=info.header()))
+def save_weights(path: Path, weights: Mapping[str, Tensor], info: RunInfo) -> None:
+    """Write weights that are on the CPU as safetensors that know their run."""
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+    _write_bytes(path, save(contiguous, metadata=info.header()))
+
+
+def every(epoch: int) -> str:
+    """The file of the weights after `epoch`, for runs that keep some."""
+    return f"epoch-{epoch}.safetensors"
 
 
 def save_metrics(folder: Path, history: list[dict[str, float]]) -> None:
-    """Write `metrics.jsonl` and draw `curves.png`."""
+    """Write `metrics.jsonl`."""
+    _write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+
+
+def save_curves(folder: Path, history: list[dict[str, float]]) -> None:
+    """Draw `curves.png`."""
     from seewide.analysis.pictures import draw_curves
 
-    _write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in history))
     draw_curves(history, folder / CURVES)
 
 
-def save_last(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write `last.pt`: tensors, numbers, text and containers of them."""
+def save_tensors(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, numbers, text and containers of them."""
     # In memory first: torch's own writer turns a full disk into an error that is not an OSError.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    _write_bytes(folder / LAST, buffer.getbuffer())
+    _write_bytes(path, buffer.getbuffer())
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:
-    """The state to continue from, on the CPU; None before the first epoch is finished."""
+    """The state to continue from, on the CPU; None before there is any."""
     if not (folder / LAST).exists():
         return None
     return read_state_dict(folder / LAST)

@@ -51,27 +51,41 @@ def eval_transform(info: RunInfo) -> Callable:
     )
 
 
-def make_eval_loader(split: Split, info: RunInfo, batch_size: int, workers: int) -> DataLoader:
-    """All pictures of the split, in order."""
-    return make_loader(split, eval_transform(info), Order(len(split)), batch_size, workers)
+def make_eval_loader(
+    split: Split, info: RunInfo, batch_size: int, workers: int, rank: int = 0, ranks: int = 1
+) -> DataLoader:
+    """The pictures of one of `ranks` processes, in order: every `ranks`-th.
+
+    Each has as many, so that sharded networks run in step: some read the last picture once more,
+    which `score` leaves out.
+    """
+    last = len(split) - 1
+    mine = [min(index, last) for index in range(rank, last + ranks, ranks)]
+    part = split if ranks == 1 else split.take(mine)
+    return make_loader(part, eval_transform(info), Order(len(part)), batch_size, workers)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(
     model: nn.Module,
     loader: DataLoader,
     num_classes: int,
     precision: Precision,
     step: Callable[[], object] = lambda: None,
+    count: int | None = None,
 ) -> Scores:
-    """Run the model in evaluation mode over a loader. `step` is called after each batch."""
+    """Run the model in evaluation mode over a loader. `step` is called after each batch.
+
+    `count` pictures are scored, default all; what the loader holds beyond is run and forgotten.
+    """
     training = model.training
     model.eval()
     scores = Scores(num_classes)
     for x_NCHW, y_N in batches(loader):
         with precision.autocast():
             logits_NK = model(x_NCHW.to(precision.device, non_blocking=True))
-        scores.add(logits_NK, y_N)
+        left = len(y_N) if count is None else count - scores.images
+        scores.add(logits_NK[:left], y_N[:left])
         step()
     model.train(training)
     return scores

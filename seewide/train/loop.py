@@ -1,36 +1,40 @@
-"""A run in memory: epoch after epoch, each validated and on disk before the next begins.
+"""A run: epoch after epoch, each validated, and on disk as often as it is told.
 
-An epoch is the unit of safety. Everything that it needs is the state after the one before,
-(seed, epoch), and config.json, so a resumed run on the same machine and CPU threads ends with the
-same bits as an unbroken one.
+All chance follows from (seed, epoch, update, pass) and, for a picture, (seed, epoch, index). Passes
+are counted over all processes, and so are the pictures. So the state after any update is what the
+learner holds and a place in an epoch: there are no generators to save, a resumed run ends with the
+bits of an unbroken one on the same machine and CPU threads, and two processes do what one does in
+twice the passes, up to rounding.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from timm.utils import ModelEmaV3
 from torch import nn
 
 from seewide.errors import InputError
-from seewide.tasks.classification import Classification
-from seewide.train.build import Precision, count_parameters, resolve_device
+from seewide.tasks.classification import Scores
+from seewide.train.build import count_parameters
 from seewide.train.checkpoint import (
     BEST,
     CONFIG,
+    LAST,
     RunConfig,
     RunInfo,
-    save_best,
-    save_last,
+    every,
+    save_curves,
     save_metrics,
+    save_tensors,
+    save_weights,
 )
 from seewide.train.console import facts, make_progress
 from seewide.train.data import (
@@ -42,14 +46,18 @@ from seewide.train.data import (
     make_loader,
     train_transform,
 )
+from seewide.train.engine import Batch, Engine, Share
 from seewide.train.evaluate import make_eval_loader, score
+from seewide.train.learner import Batches, Learner, Outcome
 from seewide.train.memory import keep_freed_memory
-from seewide.train.optim import Schedule, make_optimizer
-from seewide.train.seeding import seed_all
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during training; the message says what is kept and how to go on."""
+from seewide.train.surviving import (
+    Interrupted,
+    Terminated,
+    Termination,
+    Writer,
+    keep_batch,
+    snapshot,
+)
 
 
 @dataclass(frozen=True)
@@ -67,15 +75,41 @@ class RunResult:
         return self.folder / BEST
 
 
+@dataclass
+class Place:
+    """How far an epoch is: updates done, those of them left out, and sums over the others."""
+
+    update: int = 0
+    skipped: int = 0
+    loss: float = 0.0
+    norm: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        self.update += 1
+        if outcome.finite:
+            self.loss += outcome.loss
+            self.norm += outcome.norm
+        else:
+            self.skipped += 1
+
+    def mean(self, total: float) -> float:
+        return total / max(self.update - self.skipped, 1)
+
+
 class Run:
     """A run in memory: what it is made of, and one epoch after the other."""
 
     def __init__(
-        self, config: RunConfig, folder: Path, source: Source, model: nn.Module, console: Console
+        self,
+        config: RunConfig,
+        folder: Path,
+        source: Source,
+        model: nn.Module,
+        engine: Engine,
+        console: Console,
     ) -> None:
-        self.config, self.folder, self.console = config, folder, console
+        self.config, self.folder, self.console, self.engine = config, folder, console, engine
         self.recipe = recipe = config.recipe
-        self.precision = Precision.of(resolve_device(config.device), config.amp)
         self.split = source.split
         self.train_split = source.train.limited(recipe.limit_images)
         self.val_split = source.val.limited(recipe.limit_images)
@@ -85,42 +119,31 @@ class Run:
                 f"batch size {recipe.batch_size} is more than the {len(self.train_split)} pictures "
                 "to train on; choose a smaller one"
             )
-        device_batch = recipe.batch_size // recipe.accumulate
-        if (recipe.mixup or recipe.cutmix) and device_batch % 2:
+        batch = Batch.of(recipe, engine.ranks)
+        if (recipe.mixup or recipe.cutmix) and batch.device_batch % 2:
             raise InputError(
-                f"mixup and cutmix pair pictures, so a batch must be even, got {device_batch}"
+                f"mixup and cutmix pair pictures, so a batch must be even, got {batch.device_batch}"
             )
-        self.model = model.to(self.precision.device)
-        self.task = Classification(
-            self.model,
-            len(config.class_names),
-            mixup=recipe.mixup,
-            cutmix=recipe.cutmix,
-            label_smoothing=recipe.label_smoothing,
-        )
-        self.ema = (
-            ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
-            if recipe.ema_decay
-            else None
-        )
-        self.optimizer = make_optimizer(self.model, recipe)
-        self.schedule = Schedule(self.optimizer, recipe, self.updates)
-        self.scaler = self.precision.scaler()
+        self.learner = Learner(model, config, engine, self.updates)
         self.order = Order(
             len(self.train_split), seed=config.seed, take=self.updates * recipe.batch_size
         )
+        self.share = Share(self.order, batch, engine.rank)
         self.loader = make_loader(
             self.train_split,
             train_transform(recipe, config.mean, config.std),
-            self.order,
-            device_batch,
+            self.share,
+            batch.device_batch,
             config.workers,
             seed=config.seed,
         )
         self.val_loader = make_eval_loader(
-            self.val_split, self.info(0, 0.0), min(64, len(self.val_split)), config.workers
-        )
+            self.val_split, self.info(0, 0.0), min(64, len(self.val_split)), config.workers,
+            engine.rank, engine.ranks,
+        )  # fmt: skip
+        self.writer = Writer()
         self.history: list[dict[str, float]] = []
+        self.place = Place()
 
     def info(self, epoch: int, top1: float) -> RunInfo:
         config, recipe = self.config, self.recipe
@@ -141,27 +164,19 @@ class Run:
         )
 
     def state(self) -> dict[str, Any]:
-        return {
-            "epoch": len(self.history),
-            "history": self.history,
-            "model": self.model.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        """All there is to go on from, as a copy; every process of a sharded run must ask."""
+        where = {"epoch": len(self.history), "place": asdict(self.place), "history": self.history}
+        return snapshot(where | self.learner.state_dict())
 
     def load_state(self, state: dict[str, Any]) -> None:
         try:
-            self.model.load_state_dict(state["model"])
-            if self.ema is not None:
-                self.ema.module.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            self.learner.load_state_dict(state)
+            self.place = Place(**state["place"])
             self.history = state["history"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
-                f"last.pt of {self.folder} does not fit its {CONFIG}: {reason}"
+                f"{LAST} of {self.folder} does not fit its {CONFIG}: {reason}"
             ) from None
 
     def check_pictures(self) -> None:
@@ -176,15 +191,17 @@ class Run:
 
     def train(self) -> RunResult:
         """The remaining epochs."""
-        if self.precision.device.type == "cpu":
+        if self.engine.device.type == "cpu":
             keep_freed_memory()
         self.announce()
         done = len(self.history)
-        with make_progress(self.console) as progress:
+        if self.recipe.sparsity and not done and not self.place.update:
+            self.learner.make_sparse(self.pictures(1))
+        with Termination() as self.termination, make_progress(self.console) as progress:
             bar = progress.add_task(
                 "training",
                 total=self.recipe.epochs * self.updates,
-                completed=done * self.updates,
+                completed=done * self.updates + self.place.update,
                 note="",
             )
             try:
@@ -196,6 +213,8 @@ class Run:
                     f"stopped; {len(self.history)} of {self.recipe.epochs} epochs are kept. "
                     f"Go on with: seewide train --resume {self.folder}"
                 ) from None
+            finally:
+                self.writer.close()
         best = self.best_row()
         where = f"epoch {best['epoch']}, {self.folder / BEST}"
         self.console.print(
@@ -206,97 +225,158 @@ class Run:
         )
 
     def announce(self) -> None:
-        config, recipe = self.config, self.recipe
-        millions = count_parameters(self.model.parameters()) / 1e6
+        config, recipe, learner = self.config, self.recipe, self.learner
+        millions = count_parameters(learner.model.parameters()) / 1e6
         start = "published weights" if config.pretrained else config.checkpoint or "fresh weights"
-        if self.history:
-            start = f"going on after epoch {len(self.history)}"
-        facts(
-            self.console,
-            model=f"{config.model}, {millions:.2f} M parameters, {start}",
-            data=f"{config.data}: {len(self.train_split)} pictures of {len(config.class_names)} "
-            "classes",
-            held_out=f"{len(self.val_split)} pictures: {self.split}",
-            recipe=f"{config.recipe_name}: {recipe.image_size} px, batch {recipe.batch_size}, "
-            f"lr {recipe.lr:g}, {self.updates} updates an epoch, epochs {recipe.epochs}",
-            seed=config.seed,
-            device=self.precision,
-            run=self.folder,
-        )
+        if self.history or self.place.update:
+            start = f"going on after {self.where()}"
+        scaled = f" ({recipe.lr:g} for each {recipe.lr_batch})" if recipe.lr_batch else ""
+        lines: dict[str, object] = {
+            "model": f"{config.model}, {millions:.2f} M parameters, {start}",
+            "data": f"{config.data}: {len(self.train_split)} pictures of "
+            f"{len(config.class_names)} classes",
+            "held_out": f"{len(self.val_split)} pictures: {self.split}",
+            "recipe": f"{config.recipe_name}: {recipe.image_size} px, {self.updates} updates an "
+            f"epoch, epochs {recipe.epochs}",
+            "batch": learner.batch,
+            "lr": f"{recipe.scaled_lr:g}{scaled}",
+            "seed": config.seed,
+            "device": self.engine,
+            "run": self.folder,
+        }
+        if recipe.sync_batch_norm and self.engine.ranks > 1 and self.engine.device.type != "cuda":
+            lines["batch_norm"] = "of each process alone: torch synchronises it on CUDA only"
+        facts(self.console, **lines)
+
+    def where(self) -> str:
+        """How far the run is, in words."""
+        update = f", update {self.place.update} of {self.updates}" if self.place.update else ""
+        return f"epoch {len(self.history)}{update}"
+
+    def pictures(self, epoch: int, update: int = 0) -> Batches:
+        """This process's batches of an epoch from an update on, on the device."""
+        self.order.epoch, self.share.start = epoch, update
+        layout = torch.channels_last if self.config.channels_last else torch.preserve_format
+        device = self.engine.device
+        for x_NCHW, y_N in batches(self.loader):
+            yield (
+                x_NCHW.to(device, non_blocking=True, memory_format=layout),
+                y_N.to(device, non_blocking=True),
+            )
 
     def train_epoch(self, epoch: int, step: Callable[[str], object]) -> None:
-        """One epoch, its validation, and everything on disk. `step(note)` follows each update."""
-        started = time.perf_counter()
-        seed_all(self.config.seed, epoch)
-        self.order.epoch = epoch
-        self.model.train()
-        passes = self.recipe.accumulate
-        loss_sum = torch.zeros((), device=self.precision.device)
-        images = iter(batches(self.loader))
-        lr = 0.0
-        for update in range(self.updates):
-            done = (epoch - 1) * self.updates + update
-            lr = self.schedule.set(done)
-            for x_NCHW, y_N in itertools.islice(images, passes):
-                x_NCHW = x_NCHW.to(self.precision.device, non_blocking=True)
-                y_N = y_N.to(self.precision.device, non_blocking=True)
-                with self.precision.autocast():
-                    loss = self.task(x_NCHW, y_N) / passes
-                self.scaler.scale(loss).backward()
-                loss_sum += loss.detach()
-            self.update(done + 1)
-            mean_loss = float(loss_sum) / (update + 1)
-            if not math.isfinite(mean_loss):
-                raise InputError(
-                    f"the loss became {mean_loss} in epoch {epoch}: try a learning rate below "
-                    f"{self.recipe.lr:g}"
-                )
-            speed = (update + 1) * self.recipe.batch_size / (time.perf_counter() - started)
-            step(f"loss {mean_loss:.3f}  lr {lr:.1e}  {speed:.0f} images/s")
+        """The rest of an epoch, its validation, and everything on disk.
+
+        `step(note)` follows each update.
+        """
+        started, begun = time.perf_counter(), self.place.update
+        self.learner.model.train()
+        images = self.pictures(epoch, begun)
+        for update in range(begun, self.updates):
+            self.stop_if_asked()
+            outcome = self.learner.update(epoch, update, images)
+            if not self.learner.patience.endures(outcome.finite):
+                self.stop_for_nan(epoch, update, outcome)
+            self.place.add(outcome)
+            speed = (self.place.update - begun) * self.recipe.batch_size
+            speed /= time.perf_counter() - started
+            loss = self.place.mean(self.place.loss)
+            step(f"loss {loss:.3f}  lr {outcome.lr:.1e}  {speed:.0f} images/s")
+            if self.config.save_every and self.place.update % self.config.save_every == 0:
+                self.save_state()
         next(images, None)  # lets the loader end its epoch
         seconds = time.perf_counter() - started
-        kept = self.model if self.ema is None else self.ema.module
-        scores = score(kept, self.val_loader, len(self.config.class_names), self.precision)
+        self.stop_if_asked()
+        scores = self.validate()
+        place, self.place = self.place, Place()
         self.history.append(
             {
                 "epoch": epoch,
-                "train_loss": mean_loss,
+                "train_loss": place.mean(place.loss),
                 "val_loss": scores.loss,
                 "val_top1": scores.top1,
                 "val_top5": scores.top5,
-                "lr": lr,
+                "lr": self.learner.schedule.set(epoch * self.updates - 1),
+                "grad_norm": place.mean(place.norm),
+                "skipped": place.skipped,
                 "seconds": round(time.perf_counter() - started, 3),
-                "images_per_second": round(self.updates * self.recipe.batch_size / seconds, 1),
+                "images_per_second": round(
+                    (self.updates - begun) * self.recipe.batch_size / seconds, 1
+                ),
             }
         )
-        self.save(kept)
+        self.save_epoch()
 
-    def update(self, count: int) -> None:
-        """Step the optimizer with the gradients that have gathered."""
-        if self.recipe.clip_grad:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update(self.model, step=count)
+    def validate(self) -> Scores:
+        """Of all processes together. One alone is also free to stop here when asked to."""
+        rank, ranks = self.engine.rank, self.engine.ranks
+        own = score(
+            self.learner.kept,
+            self.val_loader,
+            len(self.config.class_names),
+            self.engine.precision,
+            self.stop_if_asked if ranks == 1 else (lambda: None),
+            len(range(rank, len(self.val_split), ranks)),
+        )
+        return Scores.together(self.engine.gather(own))
+
+    def stop_if_asked(self) -> None:
+        """SIGTERM to any process: save where the run is, and end."""
+        (asked,) = self.engine.total(self.termination.asked)
+        if asked:
+            self.save_state()
+            self.writer.wait()
+            raise Terminated(
+                f"asked to stop; everything is kept, up to {self.where()}. "
+                f"Go on with: seewide train --resume {self.folder}"
+            )
+
+    def stop_for_nan(self, epoch: int, update: int, outcome: Outcome) -> None:
+        """Keep the batch, and end."""
+        size, path = self.learner.batch.device_batch, self.folder / f"nan-{self.engine.rank}.pt"
+        self.order.epoch, self.share.start = epoch, update
+        keys = list(islice(self.share, outcome.guilty * size, (outcome.guilty + 1) * size))
+        facts = {"epoch": epoch, "update": update, "loss": outcome.loss, "norm": outcome.norm}
+        keep_batch(path, self.loader.dataset, keys, facts)
+        what = "gradient" if math.isfinite(outcome.loss) else "loss"
+        value = outcome.norm if what == "gradient" else outcome.loss
+        raise InputError(
+            f"the {what} became {value} in epoch {epoch}, update {update + 1}: try a learning rate "
+            f"below {self.recipe.lr:g}, or --nan skip; {path} holds the pictures"
+        )
 
     def best_row(self) -> dict[str, float]:
         return max(self.history, key=lambda row: (row["val_top1"], -row["val_loss"]))
 
-    def save(self, kept: nn.Module) -> None:
-        """The order matters: see seewide.train.checkpoint."""
-        row = self.history[-1]
+    def save_state(self) -> None:
+        """`last.pt`, by the thread of the first process."""
+        state = self.state()
+        if self.engine.leads:
+            self.writer.submit(lambda: save_tensors(self.folder / LAST, state))
+
+    def save_epoch(self) -> None:
+        """All files of a finished epoch. The order matters: see seewide.train.checkpoint."""
+        row, state = self.history[-1], self.state()
         best = self.best_row() is row
-        if best:
-            save_best(self.folder, kept, self.info(row["epoch"], row["val_top1"]))
-        save_metrics(self.folder, self.history)
-        save_last(self.folder, self.state())
+        keep = self.config.keep_every and row["epoch"] % self.config.keep_every == 0
+        weights, info = state["ema"] or state["model"], self.info(row["epoch"], row["val_top1"])
+
+        def write() -> None:
+            if best:
+                save_weights(self.folder / BEST, weights, info)
+            if keep:
+                save_weights(self.folder / every(row["epoch"]), weights, info)
+            save_metrics(self.folder, state["history"])
+            save_tensors(self.folder / LAST, state)
+            save_curves(self.folder, state["history"])
+
+        if self.engine.leads:
+            self.writer.submit(write)
+        skipped = f"  {row['skipped']} updates skipped" if row["skipped"] else ""
         self.console.print(
             f"epoch {row['epoch']:>3}/{self.recipe.epochs}  loss {row['train_loss']:.3f}  "
             f"val loss {row['val_loss']:.3f}  top-1 {row['val_top1']:6.2f}  "
             f"top-5 {row['val_top5']:6.2f}  lr {row['lr']:.1e}  {row['seconds']:.1f} s"
-            f"{'  best' if best else ''}",
+            f"{'  best' if best else ''}{skipped}",
             markup=False,
         )

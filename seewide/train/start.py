@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,23 +17,23 @@ from seewide._version import __version__
 from seewide.errors import InputError
 from seewide.models import load_checkpoint
 from seewide.recipes import Recipe, get
-from seewide.train.build import (
-    Precision,
-    build_model,
-    check_image_size,
-    draw_by_fan_in,
-    mean_and_std,
-    resolve_device,
+from seewide.train.build import build_model, check_image_size, draw_by_fan_in, mean_and_std
+from seewide.train.checkpoint import (
+    CONFIG,
+    RunConfig,
+    RunInfo,
+    load_last,
+    weights_of,
 )
-from seewide.train.checkpoint import CONFIG, RunConfig, RunInfo, load_last, weights_of
 from seewide.train.console import make_console
 from seewide.train.data import Source, open_source
+from seewide.train.engine import Engine
 from seewide.train.loop import Run, RunResult
 from seewide.train.seeding import seed_all
 
 
 def fit(
-    model: str,
+    model: str | None,
     data: str | Path = "digits",
     recipe: str | Recipe | None = None,
     out: str | Path | None = None,
@@ -42,23 +43,40 @@ def fit(
     workers: int | None = None,
     device: str = "auto",
     amp: str = "auto",
+    compile: bool = False,
+    shard: bool = False,
+    channels_last: bool = False,
+    grad_checkpointing: bool = False,
+    save_every: int = 0,
+    keep_every: int = 0,
+    nan: str = "stop",
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
     fast: bool = False,
     console: Console | None = None,
 ) -> RunResult:
-    """Train `model` on `data` into the folder `out`.
+    """Train `model` on `data` into the folder `out`; again with the same `out`, go on with it.
+
+    Under `torchrun` or `accelerate launch` every process calls it, and the first one writes.
 
     Args:
-        model: a name that `timm.create_model` knows.
+        model: a name that `timm.create_model` knows; None: the recipe's.
         data: `digits`, or a folder: `train/` and `val/`, or one folder per class.
         recipe: by name or as data; default: `digits` for the digits, `small_folder` otherwise.
         recipe_name: what to call a recipe given as data.
-        out: a new folder; default: `runs/<model>-<data>`, with a number if that is taken.
-        workers: processes that read pictures; default: none for the digits, half the CPUs, at
-            most 8, for files.
+        out: a new folder, or that of a run with the same settings; default: a new one,
+            `runs/<model>-<data>`, with a number if that is taken.
+        workers: processes that read pictures, for each process that trains; default: none for the
+            digits, half the CPUs, at most 8, for files.
         device: `auto`, `cpu`, `cuda`, ...
-        amp: `auto` or `off`.
+        amp: `auto`, `bf16`, `fp16` or `off`.
+        compile: the network with torch.compile.
+        shard: weights, gradients and optimizer over the processes (FSDP2).
+        channels_last: maps in memory pixel by pixel, which GPUs like.
+        grad_checkpointing: activations again in backward, where the network can: less memory.
+        save_every: the state also within an epoch, every so many updates; 0: after epochs.
+        keep_every: the weights of every so many epochs in a file of their own; 0: best and last.
+        nan: `stop` at a loss or gradient that is no number, or `skip` the update.
         pretrained: start from the published weights of the model.
         checkpoint: start from a run or a weights file; the classifier is made anew.
         fast: the recipe's smoke twin, a run of seconds.
@@ -67,8 +85,8 @@ def fit(
     Raises:
         InputError: whatever cannot work, in one sentence; before any training wherever possible.
         Interrupted: Ctrl-C.
+        Terminated: SIGTERM; everything is saved.
     """
-    console = console or make_console()
     source = open_source(data)
     short = "digits" if source.name == "digits" else Path(source.name).name
     if recipe is None:
@@ -77,23 +95,27 @@ def fit(
         recipe_name, recipe = recipe, get(recipe)
     if fast:
         recipe = recipe.smoke()
+    name = model or recipe.model
+    if not name:
+        raise InputError(f"recipe {recipe_name or 'custom'} names no model; give one beside it")
     if pretrained and checkpoint is not None:
         raise InputError("--pretrained and --checkpoint both say where to start from; give one")
     if workers is None:
         workers = 0 if source.name == "digits" else min(8, (os.cpu_count() or 1) // 2)
-    Precision.of(resolve_device(device), amp)  # a wrong name is told before any work
+    engine = Engine(device, amp, compile=compile, shard=shard)
+    console = _console(console, engine)
     seed_all(seed)
-    network = _start(model, source, recipe, pretrained, checkpoint)
-    check_image_size(network, model, recipe.image_size)
+    network = _start(name, source, recipe, pretrained, checkpoint)
+    check_image_size(network, name, recipe.image_size)
     mean, std = mean_and_std(network)
     config = RunConfig(
-        model=model,
+        model=name,
         data=source.name,
         recipe_name=recipe_name or "custom",
         recipe=recipe,
         seed=seed,
         workers=workers,
-        device=str(resolve_device(device)),
+        device=engine.device.type if engine.ranks > 1 else str(engine.device),
         amp=amp,
         pretrained=pretrained,
         checkpoint=None if checkpoint is None else str(Path(checkpoint).resolve()),
@@ -103,12 +125,27 @@ def fit(
         mean=mean,
         std=std,
         versions={"seewide": __version__, **{name: version(name) for name in ("torch", "timm")}},
+        compile=compile,
+        shard=shard,
+        channels_last=channels_last,
+        grad_checkpointing=grad_checkpointing,
+        save_every=save_every,
+        keep_every=keep_every,
+        nan=nan,
     )
-    folder = _new_folder(out, f"{model}-{short}")
-    run = Run(config, folder, source, network, console)
-    run.check_pictures()
-    config.save(folder)
-    return run.train()
+    # The first process decides for all: the others may find what it has just written.
+    folder, begun = engine.from_leader(_folder(out, f"{name}-{short}"))
+    if begun:
+        _same_run(folder, config)
+    run = Run(config, folder, source, network, engine, console)
+    state = load_last(folder) if begun else None
+    if state is not None:
+        run.load_state(state)
+    if not begun:
+        run.check_pictures()
+        if engine.leads:
+            config.save(folder)
+    return _train(run)
 
 
 def resume(
@@ -116,24 +153,23 @@ def resume(
     *,
     device: str | None = None,
     workers: int | None = None,
+    nan: str | None = None,
     console: Console | None = None,
 ) -> RunResult:
-    """Go on with a run after its last finished epoch, to the end that its recipe says.
+    """Go on with a run where its `last.pt` is, to the end that its recipe says.
 
-    `device` and `workers` may differ from before; the other settings are those of the run. On the
-    CPU the result is that of an unbroken run, to the bit, for any number of workers.
+    `device`, `workers` and `nan` may differ from before, and so may the number of processes; the
+    other settings are those of the run. On the CPU the result is that of an unbroken run, to the
+    bit, for any number of workers, and up to rounding for any number of processes.
 
     Raises:
         InputError: no run, a damaged `last.pt`, or pictures that are not those of before.
     """
-    console = console or make_console()
     folder = Path(run)
     config = RunConfig.load(folder)
-    config = replace(
-        config,
-        device=config.device if device is None else str(resolve_device(device)),
-        workers=config.workers if workers is None else workers,
-    )
+    new = {"workers": workers, "nan": nan}
+    config = replace(config, **{key: value for key, value in new.items() if value is not None})
+    engine = Engine(device or config.device, config.amp, compile=config.compile, shard=config.shard)
     state = load_last(folder)
     source = open_source(config.data)
     now = (source.class_names, len(source.train), len(source.val))
@@ -154,10 +190,24 @@ def resume(
             drop_path=config.recipe.drop_path,
             stem_stride=config.recipe.stem_stride,
         )
-    continued = Run(config, folder, source, network, console)
+    continued = Run(config, folder, source, network, engine, _console(console, engine))
     if state is not None:
         continued.load_state(state)
-    return continued.train()
+    return _train(continued)
+
+
+def _train(run: Run) -> RunResult:
+    """To the end, and out of the group of processes; after a failure that group is lost anyway."""
+    result = run.train()
+    run.engine.close()
+    return result
+
+
+def _console(console: Console | None, engine: Engine) -> Console:
+    """One process speaks for all."""
+    if not engine.leads:
+        return Console(quiet=True)
+    return console or make_console()
 
 
 def _start(
@@ -199,16 +249,41 @@ def _start(
     return model
 
 
-def _new_folder(out: str | Path | None, default: str) -> Path:
-    if out is not None:
-        folder = Path(out)
-        if (folder / CONFIG).exists():
+# What may differ when a run goes on: how it is carried out, not what is learned.
+CARRIED_OUT = (
+    "workers", "device", "compile", "shard", "channels_last", "grad_checkpointing", "save_every",
+    "keep_every", "nan", "versions",
+)  # fmt: skip
+
+
+def _same_run(folder: Path, config: RunConfig) -> None:
+    """Refuse a folder that holds another run than the one that is asked for."""
+    there = RunConfig.load(folder)
+    for field in fields(RunConfig):
+        old, new = getattr(there, field.name), getattr(config, field.name)
+        if field.name not in CARRIED_OUT and old != new:
+            what = field.name
+            if isinstance(old, Recipe):
+                what, old, new = _difference(old, new)
             raise InputError(
-                f"{folder} already holds a run: `--resume {folder}` continues it, another --out "
-                "starts a new one"
+                f"{folder} already holds a run with {what}={old!r}, not {new!r}: `--resume "
+                f"{folder}` continues it, another --out starts a new one"
             )
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file, a run needs a folder")
-        return folder
-    names = itertools.chain([default], (f"{default}-{count}" for count in itertools.count(2)))
-    return next(Path("runs", name) for name in names if not Path("runs", name).exists())
+
+
+def _difference(old: Recipe, new: Recipe) -> tuple[str, Any, Any]:
+    """The first setting that two recipes do not share."""
+    pairs = ((f.name, getattr(old, f.name), getattr(new, f.name)) for f in fields(Recipe))
+    return next(pair for pair in pairs if pair[1] != pair[2])
+
+
+def _folder(out: str | Path | None, default: str) -> tuple[Path, bool]:
+    """Where a run goes, and whether there is one already."""
+    if out is None:
+        names = itertools.chain([default], (f"{default}-{count}" for count in itertools.count(2)))
+        free = (Path("runs", name) for name in names if not Path("runs", name).exists())
+        return next(free), False
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, a run needs a folder")
+    return folder, (folder / CONFIG).exists()

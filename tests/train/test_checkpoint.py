@@ -18,7 +18,13 @@ from tiny import SMALL, paint
 
 from seewide.errors import InputError
 from seewide.train import fit, load_run, resume
-from seewide.train.checkpoint import RunConfig, load_last, save_best, save_last
+from seewide.train.checkpoint import RunConfig, RunInfo, load_last, save_tensors, save_weights
+
+ANY = RunInfo(
+    model=tiny.NAME, num_classes=3, class_names=("blue", "green", "red"), image_size=32,
+    interpolation="bicubic", crop_pct=1.0, crop_mode="center", mean=(0.5,) * 3, std=(0.5,) * 3,
+    epoch=1, top1=0.0, data="",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +83,22 @@ def test_the_weights_travel_alone(run, tmp_path):
 def test_last_is_plain_data(run):
     state = torch.load(run / "last.pt", weights_only=True)
     assert state["epoch"] == len(state["history"]) == SMALL.epochs
-    assert set(state) == {"epoch", "history", "model", "ema", "optimizer", "scaler"}
+    parts = {"model", "ema", "optimizer", "scaler", "sparsity"}
+    assert set(state) == {"epoch", "place", "history"} | parts
 
 
-@pytest.mark.parametrize("save", ["best", "last"])
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda run: save_weights(run / "best.safetensors", load_run(run)[0].state_dict(), ANY),
+        lambda run: save_tensors(run / "last.pt", load_last(run)),
+    ],
+    ids=["best", "last"],
+)
 def test_a_full_disk_keeps_what_was_there(run, save):
     before = content(run)
-    model, info = load_run(run)
-    state = load_last(run)
     with files_of_at_most(20_000), pytest.raises(InputError, match="could not write") as caught:
-        save_best(run, model, info) if save == "best" else save_last(run, state)
+        save(run)
     assert "\n" not in str(caught.value)
     assert content(run) == before
 
@@ -112,15 +124,16 @@ def test_a_disk_that_fills_in_training_costs_the_epoch_only(run, monkeypatch):
 def _full_after_epoch(epoch: int, monkeypatch):
     from seewide.train import loop
 
-    save = loop.Run.save
+    save = loop.Run.save_epoch
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def save_until_full(self, kept):
+    def save_until_full(self):
         if len(self.history) > epoch:
+            self.writer.wait()
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-        save(self, kept)
+        save(self)
 
-    monkeypatch.setattr(loop.Run, "save", save_until_full)
+    monkeypatch.setattr(loop.Run, "save_epoch", save_until_full)
     try:
         yield
     finally:

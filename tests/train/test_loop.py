@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -13,7 +14,7 @@ from tiny import paint
 
 from seewide.errors import InputError
 from seewide.recipes import Recipe
-from seewide.train import Interrupted, evaluate, fit, load_run, loop, resume, start
+from seewide.train import Interrupted, evaluate, fit, learner, load_run, resume, start
 from seewide.train.build import Precision, build_model, resolve_device
 from seewide.train.checkpoint import load_last
 from seewide.train.data import open_source
@@ -90,14 +91,14 @@ def test_head_init_scale(pictures):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, pictures, quiet, monkeypatch):
-    update = loop.Run.update
+    update = learner.Learner.update
 
-    def interrupt(self, count):
-        if count == 4:
+    def interrupt(self, epoch, number, images):
+        if (epoch, number) == (2, 1):
             raise KeyboardInterrupt
-        update(self, count)
+        return update(self, epoch, number, images)
 
-    monkeypatch.setattr(loop.Run, "update", interrupt)
+    monkeypatch.setattr(learner.Learner, "update", interrupt)
     run = tmp_path / "run"
     recipe = replace(PLAIN, epochs=3)
     with pytest.raises(Interrupted, match=rf"1 of 3 epochs .* --resume {run}"):
@@ -107,7 +108,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, pictures, quiet, monkeypatch):
 
 
 def test_a_loss_that_explodes_ends_the_run(tmp_path, pictures, quiet):
-    with pytest.raises(InputError, match=r"the loss became (nan|inf) in epoch \d+: try a learning"):
+    with pytest.raises(InputError, match=r"became (nan|inf) in epoch \d+, update \d+: try a learn"):
         fit(
             "test_convnext", pictures, replace(PLAIN, lr=1e30, epochs=4), tmp_path / "run",
             workers=0, console=quiet,
@@ -136,18 +137,25 @@ def test_refusals_come_before_anything_is_written(tmp_path, pictures, quiet, arg
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_not_overwritten(tmp_path, pictures, quiet):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="already holds a run: `--resume"):
-        fit("test_convnext", pictures, PLAIN, tmp_path / "run", console=quiet)
+def test_the_same_call_goes_on_and_another_is_refused(tmp_path, pictures, quiet, monkeypatch):
+    run = tmp_path / "run"
+    arguments = "test_convnext", pictures, replace(PLAIN, epochs=2), run
+    first = fit(*arguments, workers=0, console=quiet)
+    monkeypatch.setattr(learner.Learner, "update", None)  # nothing is left to learn
+    assert fit(*arguments, workers=1, console=quiet).history == first.history
+    with pytest.raises(InputError, match=r"already holds a run with lr=0.01, not 0.1: `--resume"):
+        fit(*arguments[:2], replace(PLAIN, epochs=2, lr=0.1), run, workers=0, console=quiet)
+    with pytest.raises(InputError, match="with model='test_convnext', not 'test_resnet'"):
+        fit("test_resnet", *arguments[1:], workers=0, console=quiet)
+    with pytest.raises(InputError, match="with seed=0, not 1"):
+        fit(*arguments, seed=1, workers=0, console=quiet)
 
 
 def test_default_folders_count_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(start._new_folder(None, "a-digits")) == "runs/a-digits"
+    assert start._folder(None, "a-digits") == (Path("runs/a-digits"), False)
     (tmp_path / "runs" / "a-digits").mkdir(parents=True)
-    assert str(start._new_folder(None, "a-digits")) == "runs/a-digits-2"
+    assert start._folder(None, "a-digits") == (Path("runs/a-digits-2"), False)
 
 
 def test_layer_scale_is_set_where_the_model_has_one():
@@ -188,4 +196,4 @@ def test_layer_decay_and_what_is_not_decayed():
 def test_precision_on_the_cpu_is_float32():
     precision = Precision.of(resolve_device("cpu"), "auto")
     assert precision.dtype is None
-    assert not precision.scaler().is_enabled()
+    assert precision.name == "no"

@@ -24,23 +24,25 @@ from seewide.train.checkpoint import load_last
 
 # The process kills itself in the middle of an epoch, in the update whose number it is given.
 KILLED = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 sys.path.insert(0, sys.argv[7])
 import tiny, torch
 from rich.console import Console
 from seewide.recipes import Recipe
-from seewide.train import fit, loop
+from seewide.train import fit, learner
 
 model, data, out, recipe, threads, last = sys.argv[1:7]
 torch.set_num_threads(int(threads))
-update = loop.Run.update
+update = learner.Learner.update
 
-def kill(self, count):
-    if count == int(last):
+def kill(self, epoch, number, images):
+    if (epoch - 1) * self.updates + number + 1 == int(last):
+        while epoch > 1 and not os.path.exists(os.path.join(out, "last.pt")):
+            time.sleep(0.01)  # another thread writes it
         os.kill(os.getpid(), signal.SIGKILL)
-    update(self, count)
+    return update(self, epoch, number, images)
 
-loop.Run.update = kill
+learner.Learner.update = kill
 fit(model, data, Recipe(**json.loads(recipe)), out, seed=3, workers=0, console=Console(quiet=True))
 """
 

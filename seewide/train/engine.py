@@ -1,0 +1,275 @@
+"""Processes and devices: Hugging Face accelerate, and what of it a run needs.
+
+`python -m seewide train ...` is one process without any group; `torchrun` or `accelerate launch`
+in front of the same command make as many as they are told, on one machine or several. Weights are
+replicated (DDP), or sharded over the processes (FSDP2, torch's `fully_shard`, which accelerate
+offers on GPUs only, so it is called here).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, TorchDynamoPlugin, broadcast_object_list
+from accelerate.utils import gather_object as gather_objects
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.utils.data import Sampler
+
+from seewide.errors import InputError
+from seewide.recipes import Recipe
+from seewide.train.build import Precision, count_parameters, resolve_device
+from seewide.train.data import Order
+
+WAIT = 60  # seconds for the slowest process, after which the others end
+SHARE = 0.01  # of the parameters: smaller parts are gathered with the rest
+
+
+def launched_rank() -> int:
+    """The number of this process as its launcher says, 0 without one."""
+    return int(os.environ.get("RANK", 0))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How a recipe's batch is made: on each of `ranks` processes `passes` times `device_batch`."""
+
+    device_batch: int
+    ranks: int
+    passes: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, ranks: int) -> Batch:
+        """As large as the recipe allows, so that they multiply to its batch size.
+
+        Raises:
+            InputError: the batch size is no multiple of the number of processes.
+        """
+        share, rest = divmod(recipe.batch_size, ranks)
+        if rest or not share:
+            raise InputError(
+                f"batch size {recipe.batch_size} does not divide among {ranks} processes; a "
+                f"multiple of {ranks} does"
+            )
+        largest = min(recipe.device_batch or share, share)
+        device_batch = next(size for size in range(largest, 0, -1) if share % size == 0)
+        return cls(device_batch, ranks, share // device_batch)
+
+    @property
+    def of_process(self) -> int:
+        """Pictures of an update that one process sees."""
+        return self.device_batch * self.passes
+
+    @property
+    def total(self) -> int:
+        """Pictures of an update."""
+        return self.of_process * self.ranks
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total} = {self.device_batch} per device x {self.ranks} "
+            f"{'processes' if self.ranks > 1 else 'process'} x {self.passes} "
+            f"{'passes' if self.passes > 1 else 'pass'}"
+        )
+
+
+class Share(Sampler):
+    """The pictures of one process: its batches of an order that all processes know.
+
+    An update takes the next pictures of the order, pass by pass, and in a pass process after
+    process. So which pictures make an update does not depend on how many processes there are.
+
+    `start`: the update of the epoch to begin with.
+    """
+
+    def __init__(self, order: Order, batch: Batch, rank: int) -> None:
+        self.order, self.batch, self.rank = order, batch, rank
+        self.start = 0
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch.ranks - self.start * self.batch.of_process
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        size, ranks = self.batch.device_batch, self.batch.ranks
+        rest = islice(self.order, self.start * self.batch.total, None)
+        return (key for place, key in enumerate(rest) if place // size % ranks == self.rank)
+
+
+class Engine:
+    """The processes of a run, and everything that depends on how many there are.
+
+    Args:
+        device: `auto`, or a device of this machine; with several processes `auto` or `cpu`.
+        amp: see `Precision.of`.
+        compile: the model with torch.compile; also by `accelerate launch --dynamo_backend`.
+        shard: weights, gradients and optimizer over the processes; also by
+            `accelerate launch --use_fsdp`.
+
+    Raises:
+        InputError: what this machine or the launcher's settings cannot do.
+    """
+
+    def __init__(
+        self, device: str = "auto", amp: str = "auto", *, compile: bool = False, shard: bool = False
+    ) -> None:
+        chosen = resolve_device(device)
+        ranks = int(os.environ.get("WORLD_SIZE", 1))
+        if ranks > 1 and chosen.index is not None:
+            raise InputError(
+                f"{ranks} processes share out the devices; give auto or cpu, not {device}"
+            )
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)
+        self.precision = Precision.of(chosen, amp)
+        dynamo = TorchDynamoPlugin()  # reads what `accelerate launch` was told
+        self.compile = compile or dynamo.backend.value != "NO"
+        self._dynamo = dynamo.to_kwargs() if dynamo.backend.value != "NO" else {}
+        # The state is one per process and cannot change; a second run may want another device.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        self.accelerator = Accelerator(
+            cpu=chosen.type == "cpu",
+            mixed_precision=self.precision.name,
+            dynamo_backend="no",  # the model alone is compiled: mixup draws its chance outside
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=WAIT))],
+        )
+        self.device = self.accelerator.device
+        self.precision = replace(self.precision, device=self.device)
+        self.rank, self.ranks = self.accelerator.process_index, self.accelerator.num_processes
+        self.sharded = self.ranks > 1 and (shard or os.environ.get("ACCELERATE_USE_FSDP") == "true")
+        if self.sharded and self.scaler is not None:
+            raise InputError("sharded weights train in bf16 or float32, not in fp16")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return self.rank == 0
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        return self.accelerator.scaler
+
+    def __str__(self) -> str:
+        many = f"{self.ranks} processes, weights {'sharded' if self.sharded else 'replicated'}, "
+        compiled = ", compiled" if self.compile else ""
+        return f"{many if self.ranks > 1 else ''}{self.precision}{compiled}"
+
+    def place(self, model: nn.Module, *, sync_batch_norm: bool, channels_last: bool) -> nn.Module:
+        """The model on its device, before its average and its optimizer are made of it."""
+        if sync_batch_norm and self.ranks > 1 and self.device.type == "cuda":
+            model = convert_sync_batchnorm(model)
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if channels_last else model
+
+    def shard(self, *models: nn.Module) -> None:
+        """Distribute the parameters, stage by stage, if the run is sharded; in place."""
+        if not self.sharded:
+            return
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(self.device.type, (self.ranks,))
+        for model in models:
+            least = SHARE * count_parameters(model.parameters())
+            for child in model.children():
+                for part in child.children():
+                    if count_parameters(part.parameters()) >= least:
+                        fully_shard(part, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+
+    def prepare(self, task: nn.Module, model: nn.Module, optimizer: Optimizer) -> tuple:
+        """The task to call, which synchronises, and the optimizer to step, which rescales."""
+        if self.compile:
+            model.compile(**self._dynamo)
+        self._syncs = model if self.sharded else self.accelerator.prepare_model(task)
+        return (task if self.sharded else self._syncs), self.accelerator.prepare_optimizer(
+            optimizer
+        )
+
+    @contextlib.contextmanager
+    def turn(self, last: bool) -> Iterator[None]:
+        """Around forward and backward of a pass; gradients travel in the last of an update only."""
+        with contextlib.ExitStack() as stack:
+            if self.sharded:
+                self._syncs.set_requires_gradient_sync(last)
+                stack.enter_context(self.accelerator.autocast())
+            elif not last:
+                stack.enter_context(self.accelerator.no_sync(self._syncs))
+            yield
+
+    def unscale(self) -> None:
+        """The gradients as they are, where fp16 has scaled them up."""
+        if self.scaler is not None:
+            self.accelerator.unscale_gradients()
+
+    def gradient_norm(self, model: nn.Module, clip: float) -> Tensor:
+        """Length of the whole gradient before it is clipped to `clip` (0: left as it is)."""
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        if clip:
+            norm = clip_grad_norm_(parameters, clip)
+        else:
+            norm = get_total_norm([p.grad for p in parameters])
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def total(self, *numbers: float) -> list[float]:
+        """Sums over the processes, in float64."""
+        if self.ranks == 1:
+            return list(numbers)
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        return self.accelerator.reduce(
+            torch.tensor(numbers, dtype=dtype, device=self.device)
+        ).tolist()
+
+    def gather(self, thing: Any) -> list[Any]:
+        """One of each process, in order."""
+        return [thing] if self.ranks == 1 else gather_objects([thing])
+
+    def from_leader(self, thing: Any) -> Any:
+        """What rank 0 has."""
+        return thing if self.ranks == 1 else broadcast_object_list([thing])[0]
+
+    def close(self) -> None:
+        """Leave the group."""
+        self.accelerator.end_training()
+
+
+def whole(state: Any) -> Any:
+    """A state with the shards of all processes put together; every process must call it."""
+    if isinstance(state, DTensor):
+        return state.full_tensor()
+    if isinstance(state, dict):
+        return {key: whole(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(whole, state))
+    return state
+
+
+def like(state: dict[Any, Any], own: dict[Any, Any]) -> dict[Any, Any]:
+    """A whole model's state, in the shards of `own` where it has some."""
+    return {key: _as(value, own.get(key)) for key, value in state.items()}
+
+
+def optimizer_like(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """A whole optimizer's state, in the shards of its parameters."""
+    rows = {
+        index: {key: _as(value, parameters[index]) for key, value in row.items()}
+        for index, row in state["state"].items()
+    }
+    return {**state, "state": rows}
+
+
+def _as(value: Any, own: Any) -> Any:
+    if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
+        return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+    return value
