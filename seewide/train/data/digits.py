@@ -1,0 +1,25 @@
+"""scikit-learn's copy of the UCI optical digits, which everybody has."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from seewide.errors import require
+from seewide.train.data.split import SPLIT_IN_WORDS, Source, Split, hold_out
+
+
+def open_digits() -> Source:
+    """1797 digits of 8x8 px, 17 levels of grey.
+
+    Grey becomes three equal channels, so that the network also takes any other picture.
+    """
+    require("sklearn", extra="digits")
+    from sklearn.datasets import load_digits
+
+    content = load_digits()
+    grey_NHW = np.rint(content.images * (255 / 16)).astype(np.uint8)
+    pictures = [Image.fromarray(grey_HW).convert("RGB") for grey_HW in grey_NHW]
+    class_names = tuple(str(name) for name in content.target_names)
+    train, val = hold_out(Split(pictures, content.target.tolist()), class_names)
+    return Source("digits", class_names, train, val, SPLIT_IN_WORDS)
