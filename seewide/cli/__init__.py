@@ -12,11 +12,13 @@ from seewide.cli.bench import bench
 from seewide.cli.files import convert, export
 from seewide.cli.judging import eval_, predict
 from seewide.cli.listing import models, recipes
+from seewide.cli.runs import runs
 from seewide.cli.training import train
 
 # In the order of `seewide --help`.
 for function in (train, eval_, predict, export, convert, erf, analyze, report, bench):
     command(function)
+command(runs, alone=True)
 command(models, alone=True)
 command(recipes, alone=True)
 

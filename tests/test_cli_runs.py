@@ -1,0 +1,116 @@
+"""`seewide runs`: finished, stopped and damaged runs in one table and one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from seewide import InputError
+from seewide.cli import app
+from seewide.train.comparing import draw_runs, find_runs, read_run
+
+
+def write_run(folder: Path, epochs: int, top1: float, wanted: int = 4) -> Path:
+    """A run of `epochs` finished epochs out of `wanted`, the last but one the best."""
+    folder.mkdir(parents=True)
+    config = {"model": "pelk_t", "data": "/data/flowers", "recipe_name": "small_folder", "seed": 0}
+    config["recipe"] = {"epochs": wanted}
+    (folder / "config.json").write_text(json.dumps(config))
+    rows = [
+        {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": 1 / epoch, "lr": 1e-3,
+         "val_top1": top1 - abs(epochs - 1 - epoch), "val_top5": 90.0, "seconds": 61.0,
+         "images_per_second": 120.0}
+        for epoch in range(1, epochs + 1)
+    ]  # fmt: skip
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def run_cli(*arguments: str):
+    return CliRunner().invoke(app, ["runs", *map(str, arguments)])
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Good, better, stopped, just begun, and three that are damaged."""
+    folder = tmp_path / "runs"
+    write_run(folder / "good", 4, 70.0)
+    write_run(folder / "better", 4, 80.0)
+    write_run(folder / "stopped", 2, 60.0)
+    write_run(folder / "begun", 0, 0.0)
+    with open(write_run(folder / "torn", 3, 50.0) / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 4, "train_lo')
+    (write_run(folder / "headless", 3, 40.0) / "config.json").write_text("{")
+    strange = write_run(folder / "strange", 2, 30.0) / "metrics.jsonl"
+    strange.write_text(strange.read_text() + '{"epoch": 3}\n')
+    (folder / "notes").mkdir()
+    return folder
+
+
+def test_the_table_has_every_run_the_best_first(runs, tmp_path):
+    result = run_cli(runs, "--out", tmp_path / "all.png")
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines() if "pelk_t" in line]
+    assert [row[0] for row in rows] == ["better", "good", "stopped", "torn", "strange", "begun"]
+    best = rows[0]
+    assert best[1:] == [
+        "pelk_t", "flowers", "small_folder", "4/4", "80.00", "3", "90.00", "0.333", "120", "4:04",
+    ]  # fmt: skip
+    assert rows[2][4] == "2/4"
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_wrong_is_one_sentence_each(runs, tmp_path):
+    output = run_cli(runs, "--out", tmp_path / "all.png").output
+    sentences = [line for line in output.splitlines() if ": " in line]
+    assert "begun: its first epoch is not finished" in sentences
+    assert "torn: line 4 of metrics.jsonl is damaged, 3 before it count" in sentences
+    assert "strange: line 3 of metrics.jsonl is damaged, 2 before it count" in sentences
+    assert sum(line.startswith("headless: config.json is damaged") for line in sentences) == 1
+    assert len(sentences) == 5  # and where the curves are
+
+
+def test_the_curves_are_of_all_runs_with_an_epoch(runs, tmp_path):
+    figure = draw_runs(find_runs([runs]), tmp_path / "all.svg").read_text()
+    for name in ("better", "good", "stopped", "torn", "headless", "strange"):
+        assert figure.count(f"<!-- {name} -->") == 1  # in the legend
+    assert "<!-- begun -->" not in figure
+
+
+def test_runs_one_by_one_and_none_twice(runs):
+    found = find_runs([runs / "good", runs / "better", runs])
+    assert [run.name for run in found[:2]] == ["good", "better"]
+    assert len(found) == 7
+
+
+def test_equal_names_get_their_folders(tmp_path):
+    one, two = write_run(tmp_path / "a" / "run", 1, 5.0), write_run(tmp_path / "b" / "run", 1, 6.0)
+    names = [run.name for run in find_runs([one, two])]
+    assert names == [str(Path("a", "run")), str(Path("b", "run"))]
+
+
+def test_the_best_epoch_is_the_one_that_training_keeps(runs):
+    record = read_run(runs / "good")
+    assert (record.best["epoch"], record.best["val_top1"], record.seconds) == (3, 70.0, 244.0)
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [("nowhere", "there is no folder"), ("runs/notes", "is no run and holds none")],
+)
+def test_folders_that_are_none(runs, argument, sentence):
+    result = run_cli(runs.parent / argument)
+    assert result.exit_code == 2
+    assert sentence in result.output
+    assert "Traceback" not in result.output
+
+
+def test_only_runs_without_an_epoch(runs, tmp_path):
+    result = run_cli(runs / "begun", "--out", tmp_path / "none.png")
+    assert result.exit_code == 0
+    assert not (tmp_path / "none.png").exists()
+    with pytest.raises(InputError, match="no run has finished an epoch"):
+        draw_runs(find_runs([runs / "begun"]), tmp_path / "none.png")
