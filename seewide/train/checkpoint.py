@@ -2,6 +2,7 @@
 
     config.json             every setting of the run, with the versions that ran it
     metrics.jsonl           one line per epoch
+    updates.jsonl           one line every few updates
     curves.png              the same as a picture
     best.safetensors        the best weights so far, and in the header all that their use needs
     epoch-10.safetensors    those of epoch 10, if the run keeps every so many
@@ -64,6 +65,7 @@ class RunConfig:
     save_every: int = 0
     keep_every: int = 0
     nan: str = "stop"
+    tensorboard: bool = False
 
     def save(self, folder: Path) -> None:
         _write_text(folder / CONFIG, json.dumps(asdict(self), indent=2) + "\n")
@@ -171,13 +173,6 @@ def every(epoch: int) -> str:
 def save_metrics(folder: Path, history: list[dict[str, float]]) -> None:
     """Write `metrics.jsonl`."""
     _write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in history))
-
-
-def save_curves(folder: Path, history: list[dict[str, float]]) -> None:
-    """Draw `curves.png`."""
-    from seewide.analysis.pictures import draw_curves
-
-    draw_curves(history, folder / CURVES)
 
 
 def save_tensors(path: Path, state: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import islice
 from typing import Any
 
 import torch
@@ -26,12 +25,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
-from torch.utils.data import Sampler
 
 from seewide.errors import InputError
 from seewide.recipes import Recipe
 from seewide.train.build import Precision, count_parameters, resolve_device
-from seewide.train.data import Order
 
 WAIT = 60  # seconds for the slowest process, after which the others end
 SHARE = 0.01  # of the parameters: smaller parts are gathered with the rest
@@ -67,44 +64,13 @@ class Batch:
         device_batch = next(size for size in range(largest, 0, -1) if share % size == 0)
         return cls(device_batch, ranks, share // device_batch)
 
-    @property
-    def of_process(self) -> int:
-        """Pictures of an update that one process sees."""
-        return self.device_batch * self.passes
-
-    @property
-    def total(self) -> int:
-        """Pictures of an update."""
-        return self.of_process * self.ranks
-
     def __str__(self) -> str:
+        total = self.device_batch * self.ranks * self.passes
         return (
-            f"{self.total} = {self.device_batch} per device x {self.ranks} "
+            f"{total} = {self.device_batch} per device x {self.ranks} "
             f"{'processes' if self.ranks > 1 else 'process'} x {self.passes} "
             f"{'passes' if self.passes > 1 else 'pass'}"
         )
-
-
-class Share(Sampler):
-    """The pictures of one process: its batches of an order that all processes know.
-
-    An update takes the next pictures of the order, pass by pass, and in a pass process after
-    process. So which pictures make an update does not depend on how many processes there are.
-
-    `start`: the update of the epoch to begin with.
-    """
-
-    def __init__(self, order: Order, batch: Batch, rank: int) -> None:
-        self.order, self.batch, self.rank = order, batch, rank
-        self.start = 0
-
-    def __len__(self) -> int:
-        return len(self.order) // self.batch.ranks - self.start * self.batch.of_process
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        size, ranks = self.batch.device_batch, self.batch.ranks
-        rest = islice(self.order, self.start * self.batch.total, None)
-        return (key for place, key in enumerate(rest) if place // size % ranks == self.rank)
 
 
 class Engine:

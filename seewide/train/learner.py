@@ -13,9 +13,9 @@ from timm.utils import ModelEmaV3, adaptive_clip_grad
 from torch import Tensor, nn
 
 from seewide.recipes import Recipe
-from seewide.tasks.classification import Classification
 from seewide.train.build import use_grad_checkpointing
 from seewide.train.checkpoint import RunConfig
+from seewide.train.distillation import make_task
 from seewide.train.engine import Batch, Engine, like, optimizer_like, whole
 from seewide.train.optim import Schedule, make_optimizer
 from seewide.train.seeding import seed_all
@@ -65,13 +65,8 @@ class Learner:
         self.ema = self._average()
         engine.shard(self.model, *self.averages)
         self.patience = Patience(config.nan, self.model)
-        self.task = Classification(
-            self.model,
-            len(config.class_names),
-            mixup=self.recipe.mixup,
-            cutmix=self.recipe.cutmix,
-            label_smoothing=self.recipe.label_smoothing,
-        )
+        shown = config.mean, config.std
+        self.task = make_task(self.model, self.recipe, config.class_names, shown, engine.device)
         optimizer = make_optimizer(self.model, self.recipe)
         self.loss, self.optimizer = engine.prepare(self.task, self.model, optimizer)
         self.schedule = Schedule(optimizer, self.recipe, updates)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,11 +28,11 @@ from seewide.train.build import count_parameters
 from seewide.train.checkpoint import (
     BEST,
     CONFIG,
+    CURVES,
     LAST,
     RunConfig,
     RunInfo,
     every,
-    save_curves,
     save_metrics,
     save_tensors,
     save_weights,
@@ -46,7 +47,7 @@ from seewide.train.data import (
     make_loader,
     train_transform,
 )
-from seewide.train.engine import Batch, Engine, Share
+from seewide.train.engine import Batch, Engine
 from seewide.train.evaluate import make_eval_loader, score
 from seewide.train.learner import Batches, Learner, Outcome
 from seewide.train.memory import keep_freed_memory
@@ -58,6 +59,7 @@ from seewide.train.surviving import (
     keep_batch,
     snapshot,
 )
+from seewide.train.watching import Watch, draw_run
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,18 @@ class Run:
             )
         self.learner = Learner(model, config, engine, self.updates)
         self.order = Order(
-            len(self.train_split), seed=config.seed, take=self.updates * recipe.batch_size
+            len(self.train_split),
+            seed=config.seed,
+            take=self.updates * recipe.batch_size,
+            update=recipe.batch_size,
+            device_batch=batch.device_batch,
+            rank=engine.rank,
+            ranks=engine.ranks,
         )
-        self.share = Share(self.order, batch, engine.rank)
         self.loader = make_loader(
             self.train_split,
             train_transform(recipe, config.mean, config.std),
-            self.share,
+            self.order,
             batch.device_batch,
             config.workers,
             seed=config.seed,
@@ -194,20 +201,27 @@ class Run:
         if self.engine.device.type == "cpu":
             keep_freed_memory()
         self.announce()
-        done = len(self.history)
-        if self.recipe.sparsity and not done and not self.place.update:
+        total, done = self.recipe.epochs * self.updates, self.updates_done
+        if self.recipe.sparsity and not done:
             self.learner.make_sparse(self.pictures(1))
-        with Termination() as self.termination, make_progress(self.console) as progress:
-            bar = progress.add_task(
-                "training",
-                total=self.recipe.epochs * self.updates,
-                completed=done * self.updates + self.place.update,
-                note="",
-            )
+        with (
+            Termination() as self.termination,
+            self.eyes(total, done) as watch,
+            make_progress(self.console) as progress,
+        ):
+            bar = progress.add_task("training", total=total, completed=done, note="")
+
+            def step(outcome: Outcome) -> None:
+                if watch is not None:
+                    reading = watch.update(epoch, outcome.loss, outcome.lr, outcome.norm)
+                    progress.update(bar, advance=1, note=str(reading))
+
             try:
-                for epoch in range(done + 1, self.recipe.epochs + 1):
+                for epoch in range(len(self.history) + 1, self.recipe.epochs + 1):
                     progress.update(bar, description=f"epoch {epoch}/{self.recipe.epochs}")
-                    self.train_epoch(epoch, lambda note: progress.update(bar, advance=1, note=note))
+                    self.train_epoch(epoch, step)
+                    if watch is not None:
+                        watch.epoch(self.history[-1])
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"stopped; {len(self.history)} of {self.recipe.epochs} epochs are kept. "
@@ -222,6 +236,24 @@ class Run:
         )
         return RunResult(
             self.folder, best["val_top1"], best["val_top5"], best["epoch"], self.history
+        )
+
+    @property
+    def updates_done(self) -> int:
+        return len(self.history) * self.updates + self.place.update
+
+    def eyes(self, total: int, done: int) -> AbstractContextManager[Watch | None]:
+        """A watch, on the process that writes."""
+        if not self.engine.leads:
+            return nullcontext()
+        return Watch(
+            self.folder,
+            total,
+            self.recipe.batch_size,
+            done=done,
+            device=self.engine.device,
+            tensorboard=self.config.tensorboard,
+            console=self.console,
         )
 
     def announce(self) -> None:
@@ -255,7 +287,7 @@ class Run:
 
     def pictures(self, epoch: int, update: int = 0) -> Batches:
         """This process's batches of an epoch from an update on, on the device."""
-        self.order.epoch, self.share.start = epoch, update
+        self.order.epoch, self.order.start = epoch, update
         layout = torch.channels_last if self.config.channels_last else torch.preserve_format
         device = self.engine.device
         for x_NCHW, y_N in batches(self.loader):
@@ -264,10 +296,10 @@ class Run:
                 y_N.to(device, non_blocking=True),
             )
 
-    def train_epoch(self, epoch: int, step: Callable[[str], object]) -> None:
+    def train_epoch(self, epoch: int, step: Callable[[Outcome], object]) -> None:
         """The rest of an epoch, its validation, and everything on disk.
 
-        `step(note)` follows each update.
+        `step(outcome)` follows each update.
         """
         started, begun = time.perf_counter(), self.place.update
         self.learner.model.train()
@@ -278,10 +310,7 @@ class Run:
             if not self.learner.patience.endures(outcome.finite):
                 self.stop_for_nan(epoch, update, outcome)
             self.place.add(outcome)
-            speed = (self.place.update - begun) * self.recipe.batch_size
-            speed /= time.perf_counter() - started
-            loss = self.place.mean(self.place.loss)
-            step(f"loss {loss:.3f}  lr {outcome.lr:.1e}  {speed:.0f} images/s")
+            step(outcome)
             if self.config.save_every and self.place.update % self.config.save_every == 0:
                 self.save_state()
         next(images, None)  # lets the loader end its epoch
@@ -334,8 +363,8 @@ class Run:
     def stop_for_nan(self, epoch: int, update: int, outcome: Outcome) -> None:
         """Keep the batch, and end."""
         size, path = self.learner.batch.device_batch, self.folder / f"nan-{self.engine.rank}.pt"
-        self.order.epoch, self.share.start = epoch, update
-        keys = list(islice(self.share, outcome.guilty * size, (outcome.guilty + 1) * size))
+        self.order.epoch, self.order.start = epoch, update
+        keys = list(islice(self.order, outcome.guilty * size, (outcome.guilty + 1) * size))
         facts = {"epoch": epoch, "update": update, "loss": outcome.loss, "norm": outcome.norm}
         keep_batch(path, self.loader.dataset, keys, facts)
         what = "gradient" if math.isfinite(outcome.loss) else "loss"
@@ -368,7 +397,7 @@ class Run:
                 save_weights(self.folder / every(row["epoch"]), weights, info)
             save_metrics(self.folder, state["history"])
             save_tensors(self.folder / LAST, state)
-            save_curves(self.folder, state["history"])
+            draw_run(state["history"], self.folder / CURVES)
 
         if self.engine.leads:
             self.writer.submit(write)

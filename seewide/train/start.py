@@ -50,6 +50,7 @@ def fit(
     save_every: int = 0,
     keep_every: int = 0,
     nan: str = "stop",
+    tensorboard: bool = False,
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
     fast: bool = False,
@@ -77,6 +78,7 @@ def fit(
         save_every: the state also within an epoch, every so many updates; 0: after epochs.
         keep_every: the weights of every so many epochs in a file of their own; 0: best and last.
         nan: `stop` at a loss or gradient that is no number, or `skip` the update.
+        tensorboard: all readings also for TensorBoard, in the run folder.
         pretrained: start from the published weights of the model.
         checkpoint: start from a run or a weights file; the classifier is made anew.
         fast: the recipe's smoke twin, a run of seconds.
@@ -132,6 +134,7 @@ def fit(
         save_every=save_every,
         keep_every=keep_every,
         nan=nan,
+        tensorboard=tensorboard,
     )
     # The first process decides for all: the others may find what it has just written.
     folder, begun = engine.from_leader(_folder(out, f"{name}-{short}"))
@@ -252,7 +255,7 @@ def _start(
 # What may differ when a run goes on: how it is carried out, not what is learned.
 CARRIED_OUT = (
     "workers", "device", "compile", "shard", "channels_last", "grad_checkpointing", "save_every",
-    "keep_every", "nan", "versions",
+    "keep_every", "nan", "tensorboard", "versions",
 )  # fmt: skip
 
 

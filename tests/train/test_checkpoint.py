@@ -55,9 +55,10 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_run_folder_holds_five_files(run):
-    names = {"config.json", "metrics.jsonl", "curves.png", "best.safetensors", "last.pt"}
-    assert {path.name for path in run.iterdir()} == names
+def test_a_run_folder_holds_six_files(run):
+    lines = {"metrics.jsonl", "updates.jsonl"}
+    names = {"config.json", "curves.png", "best.safetensors", "last.pt"}
+    assert {path.name for path in run.iterdir()} == names | lines
 
 
 def test_the_configuration_is_exact(run):
