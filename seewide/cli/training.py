@@ -10,11 +10,17 @@ import typer
 from seewide.cli._app import INTERRUPTED, Data, Device, ImageSize, Workers
 from seewide.errors import InputError
 
+HOW = "How it is carried out"
+
 
 def train(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(help="A model of `seewide models`, or any of timm.")
+        str | None,
+        typer.Argument(
+            metavar="[MODEL|RECIPE]",
+            help="A model of `seewide models` or any of timm, or a recipe that names its own.",
+        ),
     ] = None,
     data: Data = None,
     image_size: ImageSize = None,
@@ -41,52 +47,107 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/MODEL-DATA.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same run.")] = 0,
-    workers: Workers = None,
-    device: Device = None,
-    amp: Annotated[str, typer.Option(help="Mixed precision: auto (on CUDA) or off.")] = "auto",
     fast: Annotated[
         bool, typer.Option("--fast", help="A smoke run of seconds on 16 pictures.")
     ] = False,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")
     ] = None,
+    workers: Workers = None,
+    device: Device = None,
+    amp: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|bf16|fp16|off",
+            help="Mixed precision. auto: on CUDA.",
+            rich_help_panel=HOW,
+        ),
+    ] = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="With torch.compile.", rich_help_panel=HOW)
+    ] = False,
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard", help="Weights over the processes (FSDP2), not whole.", rich_help_panel=HOW
+        ),
+    ] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Maps pixel by pixel.", rich_help_panel=HOW)
+    ] = False,
+    grad_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--grad-checkpointing",
+            help="Activations again in backward: less memory, more time.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    save_every: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Also within an epoch, every N updates. 0: no.", rich_help_panel=HOW
+        ),
+    ] = 0,
+    keep_every: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Weights of every N epochs, besides best and last. 0: no.",
+            rich_help_panel=HOW,
+        ),
+    ] = 0,
+    nan: Annotated[
+        str,
+        typer.Option(
+            metavar="stop|skip", help="At an update that is no number.", rich_help_panel=HOW
+        ),
+    ] = "stop",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also for TensorBoard.", rich_help_panel=HOW)
+    ] = False,
 ) -> None:
     """Train a classifier into a run folder.
 
     \b
     seewide train unireplknet_a --data digits
     seewide train unireplknet_a --data flowers --image-size 128
-    seewide train unireplknet_t --data imagenet --recipe unireplknet_t_in1k
+    seewide train unireplknet_t_in1k --data imagenet
     seewide train --resume runs/unireplknet_a-digits
+    torchrun --nproc-per-node 8 -m seewide train unireplknet_t_in1k \\
+      --data imagenet --out runs/t
 
     \b
     What comes out, in the run folder:
       config.json       every setting
-      metrics.jsonl     one line per epoch
+      metrics.jsonl     one line per epoch, updates.jsonl one every few updates
       curves.png        loss and accuracy
       best.safetensors  the best weights, with class names and picture size
       last.pt           the state to go on from
 
     \b
-    Ctrl-C or a kill loses at most the current epoch: --resume RUN goes on,
-    on the CPU to the same bits. Only --device and --workers may change then.
+    A kill loses at most the current epoch, or --save-every updates; SIGTERM loses
+    nothing. --resume RUN goes on, and so does the same command with its --out: on
+    the CPU to the same bits, on another number of processes up to rounding. Only
+    --device, --workers and --nan may be said with --resume.
     """
-    from seewide.train import Interrupted, fit
+    from seewide.train import Interrupted, Terminated, fit
     from seewide.train import resume as go_on
     from seewide.train.console import make_console
+    from seewide.train.engine import launched_rank
 
-    console = make_console()
+    console, rank = make_console(), launched_rank()
     try:
         if resume is not None:
-            given = _given_besides(context, "resume", "device", "workers")
+            given = _given_besides(context, "resume", "device", "workers", "nan")
             if given:
                 raise InputError(
                     f"--resume takes all settings from {resume}; leave out {', '.join(given)}"
                 )
-            go_on(resume, device=device, workers=workers, console=console)
+            told = nan if _given_besides(context, "resume", "device", "workers") else None
+            go_on(resume, device=device, workers=workers, nan=told, console=console)
             return
-        if model is None:
-            raise InputError("which model? `seewide models` lists them, unireplknet_a is the least")
+        model, recipe = _model_and_recipe(model, recipe)
         if data is None:
             raise InputError("--data is `digits` or a folder of pictures")
         chosen, name = _recipe(
@@ -97,12 +158,34 @@ def train(
         )
         fit(
             model, data, chosen, out, recipe_name=name, seed=seed, workers=workers,
-            device=device or "auto", amp=amp, pretrained=pretrained, checkpoint=checkpoint,
-            fast=fast, console=console,
+            device=device or "auto", amp=amp, compile=compile, shard=shard,
+            channels_last=channels_last, grad_checkpointing=grad_checkpointing,
+            save_every=save_every, keep_every=keep_every, nan=nan, tensorboard=tensorboard,
+            pretrained=pretrained, checkpoint=checkpoint, fast=fast, console=console,
         )  # fmt: skip
-    except Interrupted as stop:
-        console.print(str(stop), markup=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
+    except (Interrupted, Terminated) as stop:
+        if rank == 0:
+            console.print(str(stop), markup=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED if isinstance(stop, Interrupted) else 0) from None
+    except InputError as error:
+        if rank:
+            raise InputError(f"process {rank}: {error}") from None
+        raise
+
+
+def _model_and_recipe(name: str | None, recipe: str | None) -> tuple[str | None, str | None]:
+    """What the first word names: a model, or a recipe with a model of its own."""
+    from seewide.recipes import RECIPES, get
+
+    if name in RECIPES:
+        if recipe is not None:
+            raise InputError(f"{name} is a recipe, and --recipe names {recipe}; give one")
+        if not get(name).model:
+            raise InputError(f"recipe {name} names no model: seewide train MODEL --recipe {name}")
+        return None, name
+    if name is None and (recipe is None or not get(recipe).model):
+        raise InputError("which model? `seewide models` lists them, unireplknet_a is the least")
+    return name, recipe
 
 
 def _given_besides(context: typer.Context, *allowed: str) -> list[str]:

@@ -22,6 +22,7 @@ from accelerate.utils import InitProcessGroupKwargs, TorchDynamoPlugin, broadcas
 from accelerate.utils import gather_object as gather_objects
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.distributed import DistError
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -205,8 +206,22 @@ class Engine:
         """What rank 0 has."""
         return thing if self.ranks == 1 else broadcast_object_list([thing])[0]
 
-    def close(self) -> None:
-        """Leave the group."""
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Around what processes do together, to leave the group; what ends one ends all.
+
+        Raises:
+            InputError: another process has died or does not answer.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.ranks == 1 or not (isinstance(error, DistError) or "gloo" in str(error)):
+                raise
+            raise InputError(
+                "another process has ended or does not answer; the same command goes on from the "
+                "last checkpoint"
+            ) from error
         self.accelerator.end_training()
 
 

@@ -148,7 +148,8 @@ def fit(
         run.check_pictures()
         if engine.leads:
             config.save(folder)
-    return _train(run)
+    with engine.together():
+        return run.train()
 
 
 def resume(
@@ -196,14 +197,8 @@ def resume(
     continued = Run(config, folder, source, network, engine, _console(console, engine))
     if state is not None:
         continued.load_state(state)
-    return _train(continued)
-
-
-def _train(run: Run) -> RunResult:
-    """To the end, and out of the group of processes; after a failure that group is lost anyway."""
-    result = run.train()
-    run.engine.close()
-    return result
+    with engine.together():
+        return continued.train()
 
 
 def _console(console: Console | None, engine: Engine) -> Console:
