@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from seewide import InputError
 from seewide.cli import app
 from seewide.train.comparing import draw_runs, find_runs, read_run
+from seewide.train.density import DensityReport, LayerDensity
 
 
 def write_run(folder: Path, epochs: int, top1: float, wanted: int = 4) -> Path:
@@ -57,7 +58,7 @@ def test_the_table_has_every_run_the_best_first(runs, tmp_path):
     assert [row[0] for row in rows] == ["better", "good", "stopped", "torn", "strange", "begun"]
     best = rows[0]
     assert best[1:] == [
-        "pelk_t", "flowers", "small_folder", "4/4", "80.00", "3", "90.00", "0.333", "120", "4:04",
+        "pelk_t", "flowers", "small_folder", "4/4", "80.00", "3", "0.333", "120", "4:04",
     ]  # fmt: skip
     assert rows[2][4] == "2/4"
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
@@ -82,14 +83,15 @@ def test_the_curves_are_of_all_runs_with_an_epoch(runs, tmp_path):
 
 def test_runs_one_by_one_and_none_twice(runs):
     found = find_runs([runs / "good", runs / "better", runs])
-    assert [run.name for run in found[:2]] == ["good", "better"]
+    assert [run.name for run in found[:2]] == ["better", "good"]
     assert len(found) == 7
+    assert [run.name for run in find_runs([runs / "good", runs / "better"])] == ["better", "good"]
 
 
 def test_equal_names_get_their_folders(tmp_path):
     one, two = write_run(tmp_path / "a" / "run", 1, 5.0), write_run(tmp_path / "b" / "run", 1, 6.0)
     names = [run.name for run in find_runs([one, two])]
-    assert names == [str(Path("a", "run")), str(Path("b", "run"))]
+    assert names == [str(Path("b", "run")), str(Path("a", "run"))]
 
 
 def test_the_best_epoch_is_the_one_that_training_keeps(runs):
@@ -114,3 +116,14 @@ def test_only_runs_without_an_epoch(runs, tmp_path):
     assert not (tmp_path / "none.png").exists()
     with pytest.raises(InputError, match="no run has finished an epoch"):
         draw_runs(find_runs([runs / "begun"]), tmp_path / "none.png")
+
+
+def test_a_sparse_run_shows_what_is_left_of_each_layer(runs, tmp_path):
+    layer = LayerDensity(
+        "stem.0.weight", (4, 3, 2, 2), kept=24, weights=48, macs=240, dense_macs=480
+    )
+    DensityReport((1, 3, 8, 8), (layer,), 60, 500).save(runs / "good" / "density.json")
+    output = run_cli(runs / "good", "--out", tmp_path / "one.png").output
+    assert "50.0% of 48 weights are zero" in output
+    assert "stem.0  4 x 3 x 2 x 2" in output
+    assert "stem.0" not in run_cli(runs, "--out", tmp_path / "all.png").output

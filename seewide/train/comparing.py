@@ -77,7 +77,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
-    """The runs among `folders` and directly in them, in the order given, then by name.
+    """The runs among `folders` and directly in them, the best first.
 
     Raises:
         InputError: a folder that does not exist, or that neither is a run nor holds one.
@@ -92,29 +92,29 @@ def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
         for run in inside:
             found.setdefault(run.resolve(), read_run(run))
     names = Counter(run.name for run in found.values())
-    return [
-        run if names[run.name] == 1 else replace(run, name=str(Path(path.parent.name, run.name)))
-        for path, run in found.items()
-    ]
+    for path, run in found.items():
+        if names[run.name] > 1:
+            found[path] = replace(run, name=str(Path(path.parent.name, run.name)))
+    return sorted(found.values(), key=lambda run: -run.best.get("val_top1", -1.0))
 
 
 def tabulate(runs: Sequence[RunRecord]) -> Table:
-    """A row for each run, the best first."""
+    """A row for each run."""
     words = "run", "model", "data", "recipe"
-    numbers = "epochs", "top-1", "at", "top-5", "val loss", "images/s", "time"
+    numbers = "epochs", "top-1", "at", "val loss", "images/s", "time"
     table = make_table("", *words, *numbers, left=words)
-    for run in sorted(runs, key=lambda run: -run.best.get("val_top1", -1.0)):
-        best, epochs = run.best, f"{len(run.history)}/{run.epochs or '?'}"
-        scores = [
-            f"{best['val_top1']:.2f}",
-            str(best["epoch"]),
-            f"{best['val_top5']:.2f}" if "val_top5" in best else "-",
-            f"{best['val_loss']:.3f}",
-            f"{run.history[-1]['images_per_second']:.0f}"
-            if "images_per_second" in run.history[-1]
-            else "-",
-            duration(run.seconds),
-        ] if best else ["-"] * 6  # fmt: skip
+    for run in runs:
+        best, scores = run.best, ("-",) * 5
+        if best:
+            speed = run.history[-1].get("images_per_second")
+            scores = (
+                f"{best['val_top1']:.2f}",
+                str(best["epoch"]),
+                f"{best['val_loss']:.3f}",
+                "-" if speed is None else f"{speed:.0f}",
+                duration(run.seconds),
+            )
+        epochs = f"{len(run.history)}/{run.epochs or '?'}"
         table.add_row(run.name, run.model, run.data, run.recipe, epochs, *scores)
     return table
 

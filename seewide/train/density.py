@@ -2,6 +2,11 @@
 
 The multiply-adds are those that a computation which skips zeros would do. No library of today does
 so for scattered zeros: on the clock a sparse network is as fast as the dense one of its width.
+
+The loop calls `report_density` once the masks are there, from `DynamicSparsity.start` or from a
+checkpoint, prints it as one line, and saves it as `density.json` in the run folder; and saves it
+again at the end. Moves keep the count of every layer, so all but the multiply-adds of peripheral
+convolutions, whose weights stand for different numbers of taps, holds for the whole run.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -18,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seewide.analysis._modes import OnMeta
-from seewide.errors import write_atomically
+from seewide.errors import InputError, write_atomically
 from seewide.layers import PeripheralConv2d
 from seewide.ops.peripheral import expand_weight
 from seewide.train.console import make_table
@@ -94,6 +99,27 @@ class DensityReport:
         content["layers"] = [asdict(layer) | {"density": layer.density} for layer in self.layers]
         text = json.dumps(content, indent=2) + "\n"
         return write_atomically(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> DensityReport:
+        """Read back what `save` wrote.
+
+        Raises:
+            InputError: no such file, or a damaged one.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            names = [field.name for field in fields(LayerDensity)]
+            layers = (
+                LayerDensity(
+                    **{name: layer[name] for name in names} | {"shape": (*layer["shape"],)}
+                )
+                for layer in content["layers"]
+            )
+            sums = content["dense_parameters"], content["dense_macs"]
+            return cls(tuple(content["image"]), tuple(layers), *sums)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a report of densities: {error}") from None
 
 
 def report_density(

@@ -17,7 +17,7 @@ from torch import nn
 from seewide import InputError
 from seewide.models import PeLK
 from seewide.recipes import get
-from seewide.train.density import report_density
+from seewide.train.density import DensityReport, report_density
 from seewide.train.sparsity import DynamicSparsity
 
 UPDATES = 12
@@ -271,6 +271,10 @@ def test_the_report_counts_the_multiply_adds_that_are_left(tmp_path):
     saved = json.loads(report.save(tmp_path / "density.json").read_text())
     assert saved["macs"] == report.macs
     assert [layer["kept"] for layer in saved["layers"]] == list(counts(sparsity).values())
+    assert DensityReport.load(tmp_path / "density.json") == report
+    (tmp_path / "density.json").write_text("{}")
+    with pytest.raises(InputError, match=r"density\.json is not a report of densities"):
+        DensityReport.load(tmp_path / "density.json")
     console = Console(width=120, record=True, quiet=False, file=io.StringIO())
     console.print(report.table())
     assert "50.0% of 828 weights are zero" in console.export_text()
