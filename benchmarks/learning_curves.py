@@ -22,7 +22,7 @@ import numpy as np
 from timm.models import register_model
 
 from benchmarks.conditions import RESULTS, Settings, write_csv
-from seewide.analysis.pictures import FAINT, canvas, colours, save, style
+from seewide.analysis.pictures import Panel, draw_lines, points
 from seewide.models.pelk import PeLK, pelk_t_dense
 from seewide.recipes import Recipe, get
 from seewide.train import fit, resume
@@ -74,20 +74,11 @@ def histograms(split: Split) -> np.ndarray:
 
 
 def draw(curves: dict[str, list[dict[str, float]]], floor: float, path: Path) -> None:
-    """Top-1 over epochs: ours as lines, timm's dashed, colours alone as a level."""
-    with style():
-        figure, (axis,) = canvas(1, 1, width=6.0, height=3.8)
-        for (name, rows), colour in zip(curves.items(), colours(len(curves)), strict=True):
-            epochs, scores = [row["epoch"] for row in rows], [row["val_top1"] for row in rows]
-            label = f"{name}  {scores[-1]:.1f}"
-            axis.plot(epochs, scores, "--" if name in TIMM else "-", color=colour, label=label)
-        axis.axhline(floor, color=FAINT, linestyle=":", label=f"colours alone  {floor:.1f}")
-        axis.set_xlabel("epoch")
-        axis.set_ylabel("top-1 (%)")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(axis="y")
-        axis.legend(fontsize=8)
-        save(figure, path)
+    """Top-1 of all over the epochs, and of colours alone."""
+    lines = {name: points(rows, "val_top1") for name, rows in curves.items()}
+    longest = max(lines.values(), key=len)
+    lines["colours alone"] = [(epoch, floor) for epoch, _ in longest]
+    draw_lines([Panel("top-1 (%)", lines, digits=1)], path)
 
 
 def main() -> None:
