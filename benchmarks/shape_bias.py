@@ -18,19 +18,16 @@ import csv
 import shutil
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from benchmarks.conditions import RESULTS, Settings, write_csv
-from seewide.analysis.images import open_picture
 from seewide.analysis.shape_bias import (
     CLASSES,
     ShapeBias,
-    decide,
     draw_shape_bias,
     imagenet_to_16,
     list_conflicts,
-    shape_bias,
+    measure_shape_bias,
 )
 from seewide.recipes import get, override
 from seewide.train import fit
@@ -61,18 +58,11 @@ def sixteen_classes(data: Path, folder: Path) -> Path:
     return folder
 
 
-@torch.inference_mode()
 def measure(run: Path, data: Path) -> ShapeBias:
     """Of the best weights of a run."""
     model, info = load_run(run)
-    transform = eval_transform(info)
     conflicts = list_conflicts(data / "cue_conflict")
-    decisions = []
-    for start in range(0, len(conflicts), 32):
-        paths = [conflict.path for conflict in conflicts[start : start + 32]]
-        x_NCHW = torch.stack([transform(open_picture(path)) for path in paths])
-        decisions += decide(model.eval()(x_NCHW))
-    return shape_bias(decisions, [c.shape for c in conflicts], [c.texture for c in conflicts])
+    return measure_shape_bias(model.eval(), conflicts, eval_transform(info))
 
 
 if __name__ == "__main__":

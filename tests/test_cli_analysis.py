@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from seewide.cli import app
+from seewide.errors import InputError
 
 
 def seewide(*words):
@@ -109,6 +110,30 @@ def test_imagenet_a_is_decided_among_its_classes(tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "200" in result.output
+
+
+def test_corruptions_made_here_and_downloaded_ones(tmp_path, monkeypatch):
+    def no_frost():
+        raise InputError("SEEWIDE_FROST names no folder")
+
+    monkeypatch.setattr("seewide.analysis.corruptions.frost_folder", no_frost)
+    folder = tmp_path / "clean" / "n01498041"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (40, 40), "red").save(folder / "0.png")
+    for severity in range(1, 6):
+        place = tmp_path / "c" / "fog" / str(severity) / "n01498041"
+        place.mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(place / "0.png")
+    small = ("--random-weights", "--image-size", 32)
+    made = seewide("analyze", "corruptions", "test_convnext", "--data", folder.parent, *small)
+    assert made.exit_code == 0, made.output
+    assert "over 14 of 15 corruptions, without frost" in " ".join(made.output.split())
+    assert "SEEWIDE_FROST" in made.output
+    found = seewide("analyze", "imagenet-c", "test_convnext", "--data", tmp_path / "c", *small)
+    assert found.exit_code == 0, found.output
+    assert "over 1 of 15 corruptions, without gauss" in " ".join(found.output.split())
+    assert "gaussian_noise/1" in refused("analyze", "imagenet-c", "test_convnext", "--data",
+                                         tmp_path / "clean", *small)  # fmt: skip
 
 
 def test_report_writes_a_page(photos, tmp_path):

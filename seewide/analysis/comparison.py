@@ -9,21 +9,15 @@ every table as CSV, and all numbers as numbers.json.
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
-from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
-from seewide.analysis.corruptions import CORRUPTIONS, frost_folder
+from seewide.analysis.corruptions import corruptions_here
 from seewide.analysis.cost import compare_throughput, training_memory
 from seewide.analysis.erf import (
     THRESHOLDS,
@@ -32,50 +26,15 @@ from seewide.analysis.erf import (
     effective_receptive_field,
 )
 from seewide.analysis.gaussian import draw_profiles, gaussian_shape
-from seewide.analysis.images import normalized, open_picture, stream
+from seewide.analysis.images import stream
 from seewide.analysis.pictures import draw_bars, draw_curves
-from seewide.analysis.report import Report
 from seewide.analysis.robustness import corruption_errors, draw_corruptions
-from seewide.analysis.shape_bias import Conflict, decide, draw_shape_bias, shape_bias
+from seewide.analysis.shape_bias import Conflict, draw_shape_bias, measure_shape_bias
 from seewide.analysis.split import draw_split, split_cost
+from seewide.analysis.subject import Progress, Subject
 from seewide.analysis.theory import theoretical_receptive_field
-from seewide.errors import InputError, write_atomically
-
-Progress = Callable[[str, int], Callable[[], object]]  # (what, steps) -> called after each step
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A network to look at.
-
-    Attributes:
-        name: what the page calls it.
-        model: images -> classes.
-        side: of its pictures in pixels.
-        crop_pct: share of the resized short side that the square in its middle keeps.
-        mean, std: of the normalization that it was trained with.
-        trained: whether its weights were learned; without, only what the architecture says counts.
-        class_names: of its outputs, if known.
-        metrics: epochs of its training, as `pictures.draw_curves` takes them.
-    """
-
-    name: str
-    model: nn.Module
-    side: int = 224
-    crop_pct: float = 0.875
-    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
-    std: Sequence[float] = IMAGENET_DEFAULT_STD
-    trained: bool = False
-    class_names: Sequence[str] = ()
-    metrics: Sequence[Mapping[str, float]] = ()
-
-    def crop(self, picture: Image.Image) -> Image.Image:
-        """As in evaluation: resized, then the middle."""
-        short = resize(picture, int(self.side / self.crop_pct), InterpolationMode.BICUBIC)
-        return center_crop(short, [self.side, self.side])
-
-    def prepare(self, picture: Image.Image) -> Tensor:
-        return normalized(picture, None, self.mean, self.std)
+from seewide.analysis.workbook import Workbook
+from seewide.errors import InputError
 
 
 @dataclass
@@ -99,7 +58,6 @@ class Comparison:
     conflicts: Sequence[Conflict] = ()
     labelled: Sequence[tuple[Path, str]] = ()
     progress: Progress = lambda what, steps: lambda: None
-    numbers: dict[str, object] = field(default_factory=dict, init=False)
 
     def __post_init__(self):
         names = [subject.name for subject in self.subjects]
@@ -107,9 +65,9 @@ class Comparison:
             raise InputError(f"a comparison takes networks of different names, got {names}")
         if not self.photographs:
             raise InputError("a comparison takes photographs for the receptive fields, got none")
-        self.folder = Path(self.folder)
         title = " and ".join(names) if len(names) < 4 else f"{len(names)} networks"
-        self.report = Report(title, "What they see, what they cost, what they withstand.")
+        lead = "What they see, what they cost, what they withstand."
+        self.book = Workbook(title, lead, self.folder)
 
     def write(self) -> Path:
         """Measure everything and write the page; returns its path."""
@@ -118,25 +76,22 @@ class Comparison:
             self.shape_bias, self.robustness,
         ):  # fmt: skip
             section()
-        numbers = json.dumps(_finite(self.numbers), indent=1)
-        write_atomically(self.folder / "numbers.json", lambda file: file.write_text(numbers))
-        return self.report.save(self.folder / "index.html")
+        return self.book.close()
 
     def cost(self) -> None:
         """Parameters, multiply-adds, memory; and where they are."""
         step = self.progress("counting", len(self.subjects))
         splits, rows = {}, []
         for s in self.subjects:
-            shape = (1, 3, s.side, s.side)
-            splits[s.name] = split_cost(s.model, shape)
+            splits[s.name] = split_cost(s.model, s.shape)
             total = splits[s.name].total
             rows.append((
                 s.name, s.side, total.parameters / 1e6, total.macs / 1e9,
                 total.distinct_macs / 1e9, total.activations / 1e6,
-                training_memory(s.model, (2, *shape[1:])) / 2**20,
+                training_memory(s.model, (2, *s.shape[1:])) / 2**20,
             ))  # fmt: skip
             step()
-        self.report.section(
+        self.book.section(
             "Cost",
             "For one picture. Multiply-adds are of convolutions and matrix products; distinct "
             "leaves out those of shared and of zero weights. Training memory is the most that a "
@@ -144,20 +99,20 @@ class Comparison:
         )
         columns = ("network", "px", "M parameters", "G multiply-adds", "distinct",
                    "M activations", "MB to train")  # fmt: skip
-        self._table("cost", columns, rows)
+        self.book.keep_table("cost", columns, rows)
         for what, words in (("macs", "Multiply-adds"), ("parameters", "Parameters")):
-            self._figure(
+            self.book.keep_figure(
                 f"split-{what}",
                 lambda path, what=what: draw_split(splits, path, what),
                 f"{words} by kind of layer.",
             )
-        self._table(
+        self.book.keep_table(
             "split",
             ("network", "stage", "kind", "parameters", "multiply-adds", "distinct", "activations"),
             [(name, *row) for name, split in splits.items() for row in split.rows()],
             shown=False,
         )
-        self._table(
+        self.book.keep_table(
             "stages",
             ("network", "stage", "M parameters", "G multiply-adds", "M activations"),
             [
@@ -172,13 +127,13 @@ class Comparison:
         batch, rounds = 4, 7
         step = self.progress("timing", 1)
         calls = {
-            s.name: _forward(s.model.eval(), torch.randn(batch, 3, s.side, s.side))
+            s.name: _forward(s.model.eval(), torch.randn(batch, *s.shape[1:]))
             for s in self.subjects
         }
         with torch.inference_mode():
             timings = compare_throughput(calls, rounds)
         step()
-        self.report.section(
+        self.book.section(
             "Speed",
             f"Inference of {batch} pictures in training form, the networks in turns, "
             f"{torch.get_num_threads()} thread(s).",
@@ -190,11 +145,13 @@ class Comparison:
                 name, batch / timings.median(name), batch / high,
                 batch / low, timings.ratio(name, self.subjects[0].name),
             ))  # fmt: skip
-        columns = ("network", "pictures/s", "quartile", "quartile", "times the first")
-        self._table("speed", columns, rows)
+        columns = ("network", "pictures/s", "1st quartile", "3rd quartile", "times the first")
+        self.book.keep_table("speed", columns, rows)
         bars = {name: timings.bar(name) for name in calls}
         unit = f"milliseconds for {batch} pictures (less is better)"
-        self._figure("speed", lambda path: draw_bars(bars, unit, path), "Medians and quartiles.")
+        self.book.keep_figure(
+            "speed", lambda path: draw_bars(bars, unit, path), "Medians and quartiles."
+        )
 
     def receptive_fields(self) -> None:
         """Effective and theoretical fields, area ratios, and how Gaussian they are."""
@@ -202,10 +159,10 @@ class Comparison:
         fields, shapes, ratios, gaussian = {}, {}, [], []
         for s in self.subjects:
             step = self.progress(f"receptive field of {s.name}", len(self.photographs))
-            images = _ticking(stream(self.photographs, self.field_side, s.mean, s.std), step)
+            images = stream(self.photographs, self.field_side, s.mean, s.std, step)
             erf = effective_receptive_field(s.model, images, protocol)
             fields[s.name] = erf
-            theory = theoretical_receptive_field(s.model, (1, 3, s.side, s.side))
+            theory = theoretical_receptive_field(s.model, s.shape)
             shape = shapes[s.name] = gaussian_shape(erf)
             shares = [100 * r for r in erf.area_ratios().values()]
             ratios.append((s.name, *shares, 100 * erf.area_ratio(0.5, linear=True),
@@ -213,26 +170,35 @@ class Comparison:
             gaussian.append((s.name, shape.sigma, 100 * shape.gaussianity,
                              100 * shape.monotonicity))  # fmt: skip
         thresholds = [f"{t:.0%}" for t in THRESHOLDS]
-        self.report.section(
+        self.book.section(
             "Receptive field",
             f"Which pixels of {protocol.images} photographs, {protocol.side} px a side, raise the "
             f"centre of the last feature map. The squares hold {', '.join(thresholds)} of the "
             f"scores log10(contribution + 1); the table says which percentage of the picture each "
             f"covers, and beside it the square of half the contributions themselves.",
         )
-        self._figure("erf", lambda path: draw_erf(fields, path), "Effective receptive fields.")
+        self.book.keep_figure(
+            "erf", lambda path: draw_erf(fields, path), "Effective receptive fields."
+        )
         columns = ("network", *thresholds, "50% linear", "theoretical field")
-        self._table("erf", columns, ratios)
-        self.report.section(
+        self.book.keep_table("erf", columns, ratios)
+        if not all(s.trained for s in self.subjects):
+            self.book.text(
+                "Random weights show what the way around the blocks lets through: where layer "
+                "scales begin near zero, the blocks themselves hardly count before training."
+            )
+        self.book.section(
             "Gaussian shape",
             "The mean contribution over the distance to the centre, against the Gaussian that is "
             "nearest. Gaussian: percentage of the contribution that lies where the Gaussian has "
             "it. Falling: percentage of the profile's way, out from the centre, that goes down.",
         )
-        self._figure(
+        self.book.keep_figure(
             "profiles", lambda path: draw_profiles(shapes, path), "Profiles of the fields."
         )
-        self._table("gaussian", ("network", "sigma, px", "Gaussian %", "falling %"), gaussian)
+        self.book.keep_table(
+            "gaussian", ("network", "sigma, px", "Gaussian %", "falling %"), gaussian
+        )
 
     def stages(self) -> None:
         """How the field grows from stage to stage."""
@@ -250,21 +216,21 @@ class Comparison:
                 step()
         if not rows:
             return
-        self.report.section(
+        self.book.section(
             "From stage to stage",
             f"Side in pixels of the squares with 50% and 99% of the contributions to the centre of "
             f"each stage's output, and of the box that holds all of it; {len(few)} photographs.",
         )
-        self._table("field-by-stage", ("network", "stage", "50%", "99%", "all"), rows)
+        self.book.keep_table("field-by-stage", ("network", "stage", "50%", "99%", "all"), rows)
 
     def learning(self) -> None:
         """Curves of the networks that are runs."""
         runs = [s for s in self.subjects if s.metrics]
         if runs:
-            self.report.section("Training")
+            self.book.section("Training")
         for s in runs:
-            self._figure(
-                f"curves-{_file_name(s.name)}",
+            self.book.keep_figure(
+                f"curves-{s.name}",
                 lambda path, s=s: draw_curves(s.metrics, path),
                 f"Loss and accuracy of {s.name} over the epochs.",
             )
@@ -273,7 +239,7 @@ class Comparison:
         """By shape or by texture."""
         if not self.conflicts:
             return
-        self.report.section(
+        self.book.section(
             "Shape bias",
             "Pictures with the shape of one class and the texture of another (Geirhos et al., "
             "2019): decisions for the shape, of those for either. Lines: totals, with 95% "
@@ -281,23 +247,17 @@ class Comparison:
         )
         results = {}
         for s in self.subjects:
-            if not s.trained or _classes(s) not in (16, 1000):
+            if not s.trained or s.classes() not in (16, 1000):
                 why = "it decides neither among 1000 nor among the 16 classes"
-                self.report.text(f"`{s.name}`: not measured, {why if s.trained else _UNTRAINED}.")
+                self.book.text(f"`{s.name}`: not measured, {why if s.trained else _UNTRAINED}.")
                 continue
             step = self.progress(f"shape bias of {s.name}", len(self.conflicts))
-            decisions = []
-            for c in self.conflicts:
-                x = s.prepare(s.crop(open_picture(c.path)))[None]
-                with torch.inference_mode():
-                    decisions += decide(s.model.eval()(x))
-                step()
-            results[s.name] = shape_bias(
-                decisions, [c.shape for c in self.conflicts], [c.texture for c in self.conflicts]
+            results[s.name] = measure_shape_bias(
+                s.model.eval(), self.conflicts, s.prepare, progress=step
             )
-            self.report.text(f"`{s.name}`: {results[s.name]}.")
+            self.book.text(f"`{s.name}`: {results[s.name]}.")
         if results:
-            self._figure(
+            self.book.keep_figure(
                 "shape-bias", lambda path: draw_shape_bias(results, path), "Shape bias by class."
             )
             rows = [
@@ -306,63 +266,44 @@ class Comparison:
                 for c, sh, te, no, *shares in result.rows()
             ]
             columns = ("network", "class", "shape", "texture", "neither", "bias %", "low", "high")
-            self._table("shape-bias", columns, rows)
+            self.book.keep_table("shape-bias", columns, rows)
 
     def robustness(self) -> None:
         """ImageNet-C's corruptions of the labelled pictures."""
         if not self.labelled:
             return
-        self.report.section(
+        self.book.section(
             "Robustness",
             f"Percentage wrong of {len(self.labelled)} pictures under ImageNet-C's corruptions, "
             f"without (0) and at severities 1 to 5. mCE sets the errors over AlexNet's on "
             f"ImageNet, so across other classes only its order means something.",
         )
-        corruptions = dict.fromkeys(CORRUPTIONS)
-        try:
-            frost_folder()
-        except InputError as error:
-            del corruptions["frost"]
-            self.report.text(f"Without frost: {error}.")
+        corruptions, reason = corruptions_here()
         results, rows = {}, []
         for s in self.subjects:
             places = {name: i for i, name in enumerate(s.class_names)}
             if not s.trained or any(label not in places for _, label in self.labelled):
                 why = "its classes are not those of the pictures" if s.trained else _UNTRAINED
-                self.report.text(f"`{s.name}`: not measured, {why}.")
+                self.book.text(f"`{s.name}`: not measured, {why}.")
                 continue
             pictures = [(path, places[label]) for path, label in self.labelled]
             steps = (1 + 5 * len(corruptions)) * len(pictures)
             results[s.name] = corruption_errors(
-                s.model.eval(), pictures, s.crop, s.prepare, corruptions,
+                s.model.eval(), pictures, s.crop, s.normalize, corruptions,
                 progress=self.progress(f"corruptions, {s.name}", steps),
             )  # fmt: skip
             rows += [(s.name, name, *values)
                      for name, *values in results[s.name].rows()]  # fmt: skip
+            self.book.text(f"`{s.name}`: {results[s.name]}.")
+        if results and reason:
+            self.book.text(f"Without frost: {reason}.")
         if results:
-            self._figure(
+            self.book.keep_figure(
                 "corruptions", lambda path: draw_corruptions(results, path), "Error over severity."
             )
-            self._table("corruptions", ("network", "corruption", *"12345", "mean", "CE"), rows)
-
-    def _table(
-        self, name: str, columns: Sequence[str], rows: Sequence[tuple], shown: bool = True
-    ) -> None:
-        """Into the page, a CSV and the numbers."""
-        if shown:
-            self.report.table(columns, [[_shown(cell) for cell in row] for row in rows])
-        self.numbers[name] = [list(row) for row in [columns, *rows]]
-
-        def write(path: Path) -> None:
-            with path.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-
-        write_atomically(self.folder / f"{name}.csv", write)
-
-    def _figure(self, name: str, draw: Callable[[Path], Path], caption: str) -> None:
-        """Into the page, as PNG and as SVG."""
-        draw(self.folder / f"{name}.svg")
-        self.report.figure(draw(self.folder / f"{name}.png"), caption)
+            self.book.keep_table(
+                "corruptions", ("network", "corruption", *"12345", "mean", "CE"), rows
+            )
 
 
 _UNTRAINED = "its weights are random"
@@ -370,36 +311,3 @@ _UNTRAINED = "its weights are random"
 
 def _forward(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     return lambda: model(x)
-
-
-def _classes(subject: Subject) -> int:
-    """Outputs of the network."""
-    x = torch.zeros(1, 3, subject.side, subject.side)
-    with torch.inference_mode():
-        return subject.model.eval()(x).shape[1]
-
-
-def _ticking(images: Iterable[Tensor], step: Callable[[], object]) -> Iterator[Tensor]:
-    for image in images:
-        step()
-        yield image
-
-
-def _shown(cell: object) -> object:
-    """Three digits are read; all of them are in the files."""
-    if not isinstance(cell, float):
-        return cell
-    return "-" if math.isnan(cell) else f"{cell:.0f}" if abs(cell) >= 1000 else f"{cell:.3g}"
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-
-
-def _finite(tree: object) -> object:
-    """JSON has no NaN."""
-    if isinstance(tree, dict):
-        return {key: _finite(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_finite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -240,6 +240,15 @@ CORRUPTIONS: dict[str, tuple[Callable[..., Picture], tuple]] = {
 }
 
 
+def corruptions_here() -> tuple[list[str], str]:
+    """Names of those that can be made on this machine, and why frost cannot, or "" if it can."""
+    try:
+        frost_folder()
+    except InputError as error:
+        return [name for name in CORRUPTIONS if name != "frost"], str(error)
+    return list(CORRUPTIONS), ""
+
+
 def frost_folder() -> Path:
     """Where photographs of frost are: $SEEWIDE_FROST, or in an installed `imagecorruptions`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -64,7 +64,10 @@ def stream(
     side: int | None = None,
     mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
     std: Sequence[float] = IMAGENET_DEFAULT_STD,
+    progress: Callable[[], object] = lambda: None,
 ) -> Iterator[Tensor]:
-    """`normalized` pictures, read one at a time."""
+    """`normalized` pictures, read one at a time; `progress` is called as each has been read."""
     for path in paths:
-        yield normalized(open_picture(path), side, mean, std)
+        picture = normalized(open_picture(path), side, mean, std)
+        progress()
+        yield picture

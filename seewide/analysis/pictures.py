@@ -210,7 +210,7 @@ def draw_bars(
         axis.barh(rows, values, height=0.62, color=colours(len(bars)))
         axis.hlines(rows, lows, highs, color=INK, linewidth=1)
         for row, value, high in zip(rows, values, highs, strict=True):
-            axis.annotate(f"{value:.3g}", (max(value, high), row), xytext=(5, 0), va="center",
+            axis.annotate(short(value), (max(value, high), row), xytext=(5, 0), va="center",
                           textcoords="offset points")  # fmt: skip
         axis.set_yticks(rows, bars)
         axis.invert_yaxis()
@@ -281,6 +281,11 @@ def _keys(metrics, wanted) -> list[str]:
 def colours(count: int) -> list[str]:
     """As many of the palette, from its beginning again where there are more."""
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
+
+
+def short(value: float) -> str:
+    """Three digits, and never fewer than stand before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _percent(value: float, _position=None) -> str:

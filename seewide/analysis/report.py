@@ -48,6 +48,7 @@ td { border-bottom: 1px solid var(--line); }
 th, td { padding: .45rem .8rem .45rem 0; }
 td:not(:first-child), th:not(:first-child) { text-align: right; padding-right: 0;
         padding-left: .8rem; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--ground); }
 th button { all: unset; cursor: pointer; }
 th button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 th[aria-sort=ascending] button::after { content: " \\2191"; }

@@ -76,6 +76,15 @@ class CorruptionErrors:
             raise InputError(f"mCE is of fifteen corruptions, {', '.join(missing)} is missing")
         return float(np.mean([self.corruption_error(name) for name in ALEXNET]))
 
+    def __str__(self) -> str:
+        """mCE, or what can be said where some of the fifteen are missing."""
+        missing = [name for name in ALEXNET if name not in self.errors]
+        if not missing:
+            return f"mCE {self.mce:.1f}%"
+        mean = np.mean([self.corruption_error(name) for name in self.errors])
+        most = f"{len(self.errors)} of {len(ALEXNET)} corruptions"
+        return f"mean CE {mean:.1f}% over {most}, without {', '.join(missing)}"
+
     def rows(self) -> list[tuple]:
         """(corruption, error at severity 1, ..., 5, mean, CE), all in percent."""
         return [
@@ -153,6 +162,48 @@ def list_imagenet_c(folder: str | os.PathLike) -> dict[tuple[str, int], Path]:
     return found
 
 
+def imagenet_c_errors(
+    classify: Classify,
+    folders: Mapping[tuple[str, int], Path],
+    transform: Transform,
+    batch: int = 32,
+    images: int | None = None,
+    progress: Callable[[str, int], Callable[[], object]] = lambda what, steps: lambda: None,
+) -> CorruptionErrors:
+    """Count mistakes on the published pictures.
+
+    Args:
+        classify: a network of ImageNet's 1000 classes, in evaluation mode.
+        folders: what `list_imagenet_c` found.
+        transform: a picture, which is 224 x 224 already, -> (3, H, W).
+        images: so many of each folder, at even distances; default: all.
+        progress: told what is measured, and called after each picture.
+
+    Raises:
+        InputError: a corruption without all five severities, which has no mean.
+    """
+    errors: dict[str, list[float]] = {}
+    for name in dict.fromkeys(name for name, _ in folders):
+        missing = [s for s in SEVERITIES if (name, s) not in folders]
+        if missing:
+            raise InputError(f"{name} has no folder for severity {', '.join(map(str, missing))}")
+    for (name, severity), folder in folders.items():
+        pictures = evenly(list_labelled(folder), images)
+        step = progress(f"{name} {severity}", len(pictures))
+        items = _prepared(pictures, transform, step)
+        share = 100 / len(pictures)
+        wrong = _mistakes(lambda x: _of_imagenet(classify(x)), items, batch)
+        errors.setdefault(name, []).append(share * wrong)
+    return CorruptionErrors(errors)
+
+
+def evenly(items: Sequence, count: int | None) -> Sequence:
+    """So many of them at even distances; all, where there are no more or none is said."""
+    if count is None or count >= len(items):
+        return items
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 @cache
 def subset_indices(name: str) -> tuple[int, ...]:
     """Which of ImageNet's 1000 classes a set has pictures of; "imagenet-a", "-r" or "-sketch"."""
@@ -210,22 +261,30 @@ def subset_error(
         if label not in place:
             raise InputError(f"{path} is of class {label}, which is none of the {len(place)}")
 
-    def prepared() -> Iterator[tuple[Tensor, int]]:
-        for path, label in pictures:
-            yield transform(open_picture(path)), place[label]
-            progress()
-
     chosen = torch.tensor(among)
 
     def restricted(x: Tensor) -> Tensor:
-        logits = classify(x)
-        if logits.shape[1] != 1000:
-            raise InputError(
-                f"a network of ImageNet's 1000 classes is needed, this has {logits.shape[1]}"
-            )
+        logits = _of_imagenet(classify(x))
         return logits[:, chosen.to(logits.device)]
 
-    return 100 * _mistakes(restricted, prepared(), batch) / len(pictures)
+    items = _prepared([(path, place[label]) for path, label in pictures], transform, progress)
+    return 100 * _mistakes(restricted, items, batch) / len(pictures)
+
+
+def _of_imagenet(logits: Tensor) -> Tensor:
+    if logits.shape[1] != 1000:
+        raise InputError(
+            f"a network of ImageNet's 1000 classes is needed, this has {logits.shape[1]}"
+        )
+    return logits
+
+
+def _prepared(
+    pictures: Iterable[tuple[Path, int]], transform: Transform, progress: Callable[[], object]
+) -> Iterator[tuple[Tensor, int]]:
+    for path, label in pictures:
+        yield transform(open_picture(path)), label
+        progress()
 
 
 @torch.inference_mode()

@@ -15,17 +15,20 @@ whose shape and texture agree are left out.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from seewide.analysis.images import open_picture
 from seewide.errors import InputError
 
 CLASSES = (
@@ -212,6 +215,31 @@ def list_conflicts(folder: str | os.PathLike) -> list[Conflict]:
             f"or listed in labels.csv with the columns file, shape, texture"
         )
     return conflicts
+
+
+@torch.inference_mode()
+def measure_shape_bias(
+    classify: Callable[[Tensor], Tensor],
+    conflicts: Sequence[Conflict],
+    transform: Callable[[Image.Image], Tensor],
+    batch: int = 32,
+    progress: Callable[[], object] = lambda: None,
+) -> ShapeBias:
+    """Let a network decide on pictures, of which one batch at a time is in memory.
+
+    Args:
+        classify: (N, 3, H, W) -> (N, 1000) or (N, 16), in evaluation mode.
+        conflicts: what `list_conflicts` found.
+        transform: a picture -> (3, H, W), cropped and normalized.
+        progress: called after each picture.
+    """
+    decisions, rest = [], iter(conflicts)
+    while group := list(itertools.islice(rest, batch)):
+        x_NCHW = torch.stack([transform(open_picture(conflict.path)) for conflict in group])
+        decisions += decide(classify(x_NCHW))
+        for _ in group:
+            progress()
+    return shape_bias(decisions, [c.shape for c in conflicts], [c.texture for c in conflicts])
 
 
 def draw_shape_bias(

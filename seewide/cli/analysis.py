@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seewide.cli._app import ImageSize
-from seewide.errors import InputError, unknown, write_atomically
+from seewide.cli._subjects import (
+    Models,
+    Photographs,
+    RandomWeights,
+    bars,
+    classified,
+    load_subject,
+    needed,
+)
+from seewide.errors import unknown, write_atomically
 
 if TYPE_CHECKING:
-    from seewide.analysis.comparison import Progress, Subject
+    from rich.table import Table
 
-Models = Annotated[
-    list[str],
-    typer.Argument(metavar="MODEL...", help="Run folders, or models of seewide or timm."),
-]
-RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="Models by name get random weights, seed 0.")
-]
-Photographs = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder of pictures.")]
+    from seewide.analysis.subject import Progress, Subject
 
 
 def erf(
@@ -70,18 +70,18 @@ def erf(
     if protocol is not None and protocol not in PROTOCOLS:
         raise unknown("ERF protocol", protocol, PROTOCOLS)
     plan = PROTOCOLS[protocol] if protocol else Protocol(images, side)
-    paths = list_pictures(_needed(data, "photographs"), plan.images)
-    subjects = [_subject(name, None, random_weights) for name in models]
+    paths = list_pictures(needed(data, "photographs"), plan.images)
+    subjects = [load_subject(name, None, random_weights) for name in models]
     console = make_console()
     fields, numbers = {}, {}
     shares = [f"{t:.0%}" for t in THRESHOLDS]
     table = make_table(
         "", "network", *shares, "50% linear", "Gaussian %", "theory", left=["network", "theory"]
     )
-    with _bars(console) as progress:
+    with bars(console) as progress:
         for subject in subjects:
             step = progress(subject.name, len(paths))
-            pictures = _each(stream(paths, plan.side, subject.mean, subject.std), step)
+            pictures = stream(paths, plan.side, subject.mean, subject.std, step)
             field = effective_receptive_field(
                 subject.model, pictures, plan, layer=layer, batch=batch, recompute=recompute
             )
@@ -115,7 +115,9 @@ def erf(
     console.print(f"written: {picture}, {beside}", markup=False, soft_wrap=True)
 
 
-WHATS = ("cost", "shape", "corruptions", "imagenet-a", "imagenet-r", "imagenet-sketch")
+WHATS = (
+    "cost", "shape", "corruptions", "imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch",
+)  # fmt: skip
 
 
 def analyze(
@@ -124,7 +126,8 @@ def analyze(
     data: Photographs = None,
     image_size: ImageSize = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="So many pictures. Default: all.")
+        int | None,
+        typer.Option(min=1, help="So many pictures, of imagenet-c per folder. Default: all."),
     ] = None,
     random_weights: RandomWeights = False,
 ) -> None:
@@ -134,90 +137,114 @@ def analyze(
     seewide analyze cost unireplknet_t pelk_t --image-size 384
     seewide analyze shape unireplknet_t.in1k --data cue_conflict
     seewide analyze corruptions runs/unireplknet_a-flowers --data flowers/val
+    seewide analyze imagenet-c unireplknet_t.in1k --data imagenet-c --images 100
     seewide analyze imagenet-a unireplknet_t.in1k --data imagenet-a
 
     cost: by stage and kind of layer, any picture size, no data. shape: decisions for shape against
-    texture. corruptions: ImageNet-C's fifteen at five severities, made on the fly, and mCE. The
-    others: error among the classes of that set, in folders named by WordNet ids.
+    texture. corruptions: ImageNet-C's fifteen at five severities, made on the fly, and mCE.
+    imagenet-c: the published pictures, in CORRUPTION/SEVERITY/WNID. The others: error among the
+    classes of that set, in folders named by WordNet ids.
     """
-    from seewide.analysis.split import split_cost
-    from seewide.train.console import make_console, make_table
+    from seewide.train.console import make_console
 
     if what not in WHATS:
         raise unknown("measurement", what, WHATS)
     console = make_console()
-    subjects = [_subject(m, image_size, random_weights or what == "cost") for m in models]
+    subjects = [load_subject(m, image_size, random_weights or what == "cost") for m in models]
     if what == "cost":
-        for s in subjects:
-            split = split_cost(s.model, (1, 3, s.side, s.side))
-            table = make_table(
-                f"{s.name} at {s.side} px", "stage", "kind", "M parameters", "M multiply-adds",
-                "distinct", "M activations", left=["stage", "kind"],
-            )  # fmt: skip
-            total = split.total
-            last = ("all", "", total.parameters, total.macs, total.distinct_macs, total.activations)
-            for stage, kind, *values in [*split.rows(), last]:
-                table.add_row(stage, kind, *(f"{value / 1e6:.3f}" for value in values))
-            console.print(table)
+        for subject in subjects:
+            console.print(_cost(subject))
         return
-    folder = _needed(data, "pictures")
-    with _bars(console) as progress:
-        for s in subjects:
-            table = _measured(what, s, folder, images, progress)
+    folder = needed(data, "pictures")
+    with bars(console) as progress:
+        for subject in subjects:
+            if what == "shape":
+                table = _shape(subject, folder, images, progress)
+            elif what in ("corruptions", "imagenet-c"):
+                table = _corruptions(what, subject, folder, images, progress)
+            else:
+                table = _subset(what, subject, folder, images, progress)
             console.print(table)
 
 
-def _measured(what: str, s: Subject, folder: Path, images: int | None, progress: Progress):
-    """The table of one network."""
-    import torch
-
-    from seewide.analysis.images import open_picture
-    from seewide.analysis.robustness import (
-        corruption_errors,
-        list_labelled,
-        subset_error,
-        subset_indices,
-    )
-    from seewide.analysis.shape_bias import decide, list_conflicts, shape_bias
+def _cost(s: Subject) -> Table:
+    from seewide.analysis.split import split_cost
     from seewide.train.console import make_table
 
-    model = s.model.eval()
-    if what == "shape":
-        conflicts = list_conflicts(folder)[:images]
-        step, decisions = progress(s.name, len(conflicts)), []
-        for conflict in conflicts:
-            with torch.inference_mode():
-                decisions += decide(model(s.prepare(s.crop(open_picture(conflict.path)))[None]))
-            step()
-        result = shape_bias(decisions, [c.shape for c in conflicts], [c.texture for c in conflicts])
-        columns = ("class", "shape", "texture", "neither", "bias %", "95% interval")
-        table = make_table(f"Shape bias of {s.name}: {result}", *columns, left=["class"])
-        for name, *counts, bias, low, high in result.rows():
-            interval = f"{100 * low:.1f} to {100 * high:.1f}"
-            table.add_row(name, *map(str, counts), f"{100 * bias:.1f}", interval)
-    elif what == "corruptions":
-        pictures = _classified(folder, s)
-        pictures = pictures[:: max(len(pictures) // (images or len(pictures)), 1)][:images]
-        result = corruption_errors(
-            model, pictures, s.crop, s.prepare, progress=progress(s.name, 76 * len(pictures))
-        )
-        title = f"{s.name}, {len(pictures)} pictures: mCE {result.mce:.1f}%, clean error "
-        table = make_table(
-            title + f"{result.clean:.1f}%", "corruption", *"12345", "mean", "CE",
-            left=["corruption"],
+    split = split_cost(s.model, s.shape)
+    table = make_table(
+        f"{s.name} at {s.side} px", "stage", "kind", "M parameters", "M multiply-adds",
+        "distinct", "M activations", left=["stage", "kind"],
+    )  # fmt: skip
+    total = split.total
+    last = ("all", "", total.parameters, total.macs, total.distinct_macs, total.activations)
+    for stage, kind, *values in [*split.rows(), last]:
+        table.add_row(stage, kind, *(f"{value / 1e6:.3f}" for value in values))
+    return table
+
+
+def _shape(s: Subject, folder: Path, images: int | None, progress: Progress) -> Table:
+    from seewide.analysis.robustness import evenly
+    from seewide.analysis.shape_bias import list_conflicts, measure_shape_bias
+    from seewide.train.console import make_table
+
+    conflicts = evenly(list_conflicts(folder), images)
+    step = progress(s.name, len(conflicts))
+    result = measure_shape_bias(s.model.eval(), conflicts, s.prepare, progress=step)
+    columns = ("class", "shape", "texture", "neither", "bias %", "95% interval")
+    table = make_table(f"Shape bias of {s.name}: {result}", *columns, left=["class"])
+    for name, *counts, bias, low, high in result.rows():
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        table.add_row(name, *map(str, counts), f"{100 * bias:.1f}", interval)
+    return table
+
+
+def _corruptions(
+    what: str, s: Subject, folder: Path, images: int | None, progress: Progress
+) -> Table:
+    from seewide.analysis.corruptions import corruptions_here
+    from seewide.analysis.images import normalized
+    from seewide.analysis.robustness import (
+        corruption_errors,
+        evenly,
+        imagenet_c_errors,
+        list_imagenet_c,
+    )
+    from seewide.train.console import make_table
+
+    model, title, reason = s.model.eval(), s.name, ""
+    if what == "imagenet-c":
+        result = imagenet_c_errors(
+            model, list_imagenet_c(folder),
+            lambda picture: normalized(picture, s.side, s.mean, s.std),  # they are cut already
+            images=images, progress=progress,
         )  # fmt: skip
-        for name, *values in result.rows():
-            table.add_row(name.replace("_", " "), *(f"{value:.1f}" for value in values))
     else:
-        pictures = list_labelled(folder)
-        pictures = pictures[:: max(len(pictures) // (images or len(pictures)), 1)][:images]
-        among = subset_indices(what)
-        error = subset_error(
-            model, pictures, lambda picture: s.prepare(s.crop(picture)), among,
-            progress=progress(s.name, len(pictures)),
-        )  # fmt: skip
-        table = make_table("", "network", "pictures", "classes", "right %", left=["network"])
-        table.add_row(s.name, str(len(pictures)), str(len(among)), f"{100 - error:.2f}")
+        names, reason = corruptions_here()
+        pictures = evenly(classified(folder, s), images)
+        steps = (1 + 5 * len(names)) * len(pictures)
+        result = corruption_errors(
+            model, pictures, s.crop, s.normalize, names, progress=progress(s.name, steps)
+        )
+        title += f" (pictures: {len(pictures)}, clean error {result.clean:.1f}%)"
+    table = make_table(
+        f"{title}: {result}", "corruption", *"12345", "mean", "CE", left=["corruption"]
+    )
+    table.caption = reason or None
+    for name, *values in result.rows():
+        table.add_row(name.replace("_", " "), *(f"{value:.1f}" for value in values))
+    return table
+
+
+def _subset(what: str, s: Subject, folder: Path, images: int | None, progress: Progress) -> Table:
+    from seewide.analysis.robustness import evenly, list_labelled, subset_error, subset_indices
+    from seewide.train.console import make_table
+
+    pictures, among = evenly(list_labelled(folder), images), subset_indices(what)
+    step = progress(s.name, len(pictures))
+    error = subset_error(s.model.eval(), pictures, s.prepare, among, progress=step)
+    table = make_table("", "network", "pictures", "classes", "right %", left=["network"])
+    table.add_row(s.name, str(len(pictures)), str(len(among)), f"{100 - error:.2f}")
     return table
 
 
@@ -251,82 +278,15 @@ def report(
     from seewide.analysis.shape_bias import list_conflicts
     from seewide.train.console import make_console
 
-    folder = _needed(data, "photographs")
+    folder = needed(data, "photographs")
     found = len(list_pictures(folder))
     photographs = list_pictures(folder, min(images, found))
     conflicts = list_conflicts(cue_conflict) if cue_conflict else []
     known = [(path, path.parent.name) for path in list_pictures(folder, min(labelled, found) or 1)]
-    subjects = [_subject(name, image_size, random_weights) for name in models]
+    subjects = [load_subject(name, image_size, random_weights) for name in models]
     console = make_console()
-    with _bars(console) as progress:
+    with bars(console) as progress:
         page = Comparison(
             subjects, out, photographs, side, conflicts, known if labelled else [], progress
         ).write()
     console.print(f"written: {page}", markup=False, soft_wrap=True)
-
-
-def _needed(data: Path | None, what: str) -> Path:
-    if data is None:
-        raise InputError(f"--data is a folder of {what}")
-    return data
-
-
-def _subject(target: str, image_size: int | None, random_weights: bool) -> Subject:
-    """A run, or a model by name: with its published weights, or with random ones."""
-    import torch
-
-    from seewide.analysis.comparison import Subject
-    from seewide.train.build import build_model, mean_and_std
-    from seewide.train.evaluate import load_target
-
-    path = Path(target)
-    is_file = path.exists() or "/" in target or path.suffix == ".safetensors"
-    if random_weights and not is_file:
-        torch.manual_seed(0)
-        model = build_model(target, None, image_size or 224)
-        side = image_size or model.pretrained_cfg["input_size"][-1]
-        mean, std = mean_and_std(model)
-        return Subject(target, model.eval(), side, mean=mean, std=std)
-    model, info = load_target(target, image_size)
-    metrics = []
-    if (path / "metrics.jsonl").is_file():
-        metrics = [json.loads(line) for line in (path / "metrics.jsonl").open(encoding="utf-8")]
-    return Subject(
-        path.name if is_file else target, model.eval(), info.image_size,
-        info.crop_pct, info.mean, info.std,
-        trained=True, class_names=info.class_names, metrics=metrics,
-    )  # fmt: skip
-
-
-def _classified(folder: Path, s: Subject) -> list[tuple[Path, int]]:
-    """(file, class) of pictures whose folders are named by the network's classes or WordNet ids."""
-    from seewide.analysis.images import list_pictures
-    from seewide.analysis.robustness import list_labelled
-
-    places = {name: i for i, name in enumerate(s.class_names)}
-    paths = list_pictures(folder)
-    if all(path.parent.name in places for path in paths):
-        return [(path, places[path.parent.name]) for path in paths]
-    return list_labelled(folder)
-
-
-@contextmanager
-def _bars(console) -> Iterator[Callable[[str, int], Callable[[], object]]]:
-    """progress(what, steps) shows one more bar, and returns what advances it."""
-    from functools import partial
-
-    from seewide.train.console import make_progress
-
-    with make_progress(console) as progress:
-
-        def start(what: str, steps: int) -> Callable[[], object]:
-            bar = progress.add_task(what, total=steps, note="")
-            return partial(progress.advance, bar)
-
-        yield start
-
-
-def _each(items, step: Callable[[], object]):
-    for item in items:
-        step()
-        yield item

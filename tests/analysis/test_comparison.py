@@ -12,9 +12,10 @@ import pytest
 import timm
 from PIL import Image
 
-from seewide.analysis.comparison import Comparison, Subject
+from seewide.analysis.comparison import Comparison
 from seewide.analysis.images import list_pictures
 from seewide.analysis.shape_bias import list_conflicts
+from seewide.analysis.subject import Subject
 from seewide.errors import InputError
 
 COLOURS = ("red", "blue")

@@ -39,9 +39,11 @@ def test_pictures_are_normalized_and_resized(folder):
 
 def test_they_are_read_one_at_a_time(folder):
     (folder / "b" / "3.png").write_bytes(b"nothing")
-    pictures = stream(list_pictures(folder))
-    for _ in range(7):
+    steps = []
+    pictures = stream(list_pictures(folder), progress=lambda: steps.append(1))
+    for number in range(7):
         assert torch.is_tensor(next(pictures))
+        assert len(steps) == number + 1
     with pytest.raises(
         InputError, match=r"could not read the picture .*b.3\.png: it is broken or no"
     ):

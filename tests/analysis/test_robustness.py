@@ -12,6 +12,8 @@ from seewide.analysis.robustness import (
     CorruptionErrors,
     corruption_errors,
     draw_corruptions,
+    evenly,
+    imagenet_c_errors,
     imagenet_index,
     list_imagenet_c,
     list_labelled,
@@ -63,6 +65,8 @@ def test_ce_is_of_the_mean_over_severities():
     assert result.rows() == [("fog", 10, 20, 30, 40, 50, 30, pytest.approx(36.63, abs=0.01))]
     with pytest.raises(InputError, match="mCE is of fifteen corruptions, gaussian_noise, shot"):
         _ = result.mce
+    assert str(result).startswith("mean CE 36.6% over 1 of 15 corruptions, without gauss")
+    assert str(CorruptionErrors({name: [0.0] * 5 for name in ALEXNET})) == "mCE 0.0%"
 
 
 def test_measured_errors_of_known_predictors(pictures):
@@ -133,6 +137,39 @@ def test_a_downloaded_imagenet_c_is_found(tmp_path):
     assert list_imagenet_c(tmp_path) == {("fog", 3): tmp_path / "fog" / "3"}
     with pytest.raises(InputError, match="holds no CORRUPTION/SEVERITY, such as gaussian_noise/1"):
         list_imagenet_c(tmp_path / "fog")
+
+
+def test_a_downloaded_imagenet_c_is_measured(tmp_path):
+    """The red channel is the class that this network says: right at severities 1 to 4."""
+    wnids = {v: k for k, v in imagenet_index().items()}
+    for severity in range(1, 6):
+        for label in (3, 7):
+            folder = tmp_path / "fog" / str(severity) / wnids[label]
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 8), (label + (severity == 5), 0, 0)).save(folder / "0.png")
+    heard = []
+
+    def progress(what, steps):
+        heard.append((what, steps))
+        return lambda: None
+
+    def reads_red(x):
+        return torch.nn.functional.one_hot((x[:, 0, 0, 0] * 255).round().long(), 1000).float()
+
+    folders = list_imagenet_c(tmp_path)
+    result = imagenet_c_errors(reads_red, folders, transform, progress=progress)
+    assert result.errors == {"fog": [0, 0, 0, 0, 100]}
+    assert heard == [(f"fog {severity}", 2) for severity in range(1, 6)]
+    with pytest.raises(InputError, match="1000 classes is needed, this has 10"):
+        imagenet_c_errors(lambda x: torch.zeros(len(x), 10), folders, transform)
+    del folders["fog", 4]
+    with pytest.raises(InputError, match="fog has no folder for severity 4"):
+        imagenet_c_errors(reads_red, folders, transform)
+
+
+def test_so_many_at_even_distances():
+    assert evenly(range(10), 4) == [0, 2, 5, 7]
+    assert evenly([1, 2], 5) == evenly([1, 2], None) == [1, 2]
 
 
 def test_broken_and_strange_folders_are_one_sentence(tmp_path, pictures):

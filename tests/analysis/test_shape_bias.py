@@ -7,6 +7,7 @@ import torch
 from matplotlib.image import imread
 from PIL import Image
 
+from seewide.analysis.images import normalized
 from seewide.analysis.shape_bias import (
     CLASSES,
     Decisions,
@@ -14,6 +15,7 @@ from seewide.analysis.shape_bias import (
     draw_shape_bias,
     imagenet_to_16,
     list_conflicts,
+    measure_shape_bias,
     shape_bias,
 )
 from seewide.errors import InputError
@@ -86,6 +88,25 @@ def test_folders_with_and_without_a_table(tmp_path):
     (tmp_path / "labels.csv").write_text("file,shape,texture\ncar/my-photo.png,car,oven\n")
     (only,) = list_conflicts(tmp_path)
     assert (only.path, only.texture) == (tmp_path / "car/my-photo.png", "oven")
+
+
+def test_a_network_is_measured_on_pictures(tmp_path):
+    """It says airplane where red is most, else bear: once shape, once texture, once neither."""
+    for name, colour in (("airplane1-dog1", "red"), ("car1-bear1", "blue"), ("cat1-dog1", "red")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    steps = []
+
+    def by_colour(x):
+        red = (x[:, 0].mean((1, 2)) > x[:, 2].mean((1, 2))).float()
+        return torch.cat([red[:, None], 1 - red[:, None], torch.zeros(len(x), 14)], 1)
+
+    for batch in (1, 2, 8):
+        result = measure_shape_bias(
+            by_colour, list_conflicts(tmp_path), normalized, batch, lambda: steps.append(1)
+        )
+        assert result.total == Decisions(1, 1, 1)
+        assert result.classes["airplane"] == Decisions(shape=1)
+    assert len(steps) == 9
 
 
 def test_the_stimuli_of_this_machine(shared):
