@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 EXPECTED = {  # what the last lines must contain
     "fuse_and_export.py": ["merged", "outputs moved by", "pt2", "safetensors"],
     "erf_of_any_timm_model.py": ["test_convnext: 20% of it within", "unireplknet_a:"],
+    "gallery.py": ["7 x 7: loss", "aggregator of 7, 9, 11: loss", "fields-trained.png"],
     "look_inside.py": ["kernels.png", "positions.png", "lsnet.png", "rfa.png"],
     "operator_by_hand.py": ["(1, 64, 56, 56)", "depthwise_conv2d:", "chosen", "seewide"],
     "demo.py": [],

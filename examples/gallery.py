@@ -1,0 +1,59 @@
+"""The receptive fields of the papers' kernels, untrained and trained, as two pictures.
+
+    python examples/gallery.py photos --steps 200 --out docs/figures
+
+Eight networks, alike but for what mixes their pixels, learn to tell apart the folders of `photos`;
+without it, noise. Layer scales begin at 1: at 1e-6, untrained blocks would let nothing through.
+"""
+
+import argparse
+from pathlib import Path
+
+import timm
+import torch
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import FakeData, ImageFolder
+
+import seewide  # noqa: F401 - registers the large-kernel networks with timm
+from seewide.analysis.erf import draw_erf, effective_receptive_field
+from seewide.analysis.images import normalized
+
+SMALL = {"depths": (1, 1, 3, 1), "dims": (16, 32, 64, 128)}
+SCALED = {**SMALL, "ls_init_value": 1.0}
+NETWORKS = {
+    "7 x 7": ("convnext_tiny", SCALED),
+    "13 x 13, dilated branches": ("unireplknet_a", SCALED),
+    "31 x 31": ("replknet_31b", SMALL),
+    "51 x 5 and 5 x 51": ("slak_t", {**SCALED, "width_factor": 1.0}),
+    "51 x 51, peripheral": ("pelk_t_dense", SCALED),
+    "101 x 101, peripheral": ("pelk101_t", {**SCALED, "width_factor": 1.0}),
+    "see large, focus small": ("lsnet_t", {**SMALL, "depths": (1, 2, 3, 2)}),
+    "aggregator of 7, 9, 11": ("uniconvnet_a", SCALED),
+}
+parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+parser.add_argument("photos", nargs="?", help="a folder with a folder of photographs per class")
+parser.add_argument("--steps", type=int, default=2, help="of 16 photographs")
+parser.add_argument("--out", type=Path, default=Path("gallery"))
+options = parser.parse_args()
+torch.manual_seed(0)
+side = 224 if options.photos else 64  # of the photographs; fields are seen on twice as much
+data = ImageFolder(options.photos) if options.photos else FakeData(32, num_classes=4)
+data.transform = lambda picture: normalized(picture, side)
+classes = len(data.classes) if options.photos else data.num_classes
+few = torch.stack([data[i * len(data) // 8][0] for i in range(8)])
+few = torch.nn.functional.interpolate(few, scale_factor=2, mode="bicubic")
+chosen = torch.randint(len(data), (16 * options.steps,))  # the same for all, in the same order
+fields = {"untrained": {}, "trained": {}}
+for title, (name, arguments) in NETWORKS.items():
+    model = timm.create_model(name, num_classes=classes, **arguments)
+    fields["untrained"][title] = effective_receptive_field(model, few)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-3, weight_decay=0.05)
+    for x, y in DataLoader(Subset(data, chosen), batch_size=16):
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    fields["trained"][title] = field = effective_receptive_field(model, few)
+    print(f"{title}: loss {loss:.2f}, half of the field within {field.area_ratio(0.5):.1%}")
+for state, maps in fields.items():
+    print("drawn:", draw_erf(maps, options.out / f"fields-{state}.png"))
