@@ -172,6 +172,9 @@ def test_teachers_of_timm(monkeypatch):
 def test_a_run_teaches_its_own_classes(pictures, small, quiet, tmp_path):
     recipe = replace(small, epochs=1)
     run = fit(tiny.NAME, pictures, recipe, tmp_path / "run", console=quiet).folder
+    pupil = replace(recipe, teacher=str(run), distill="soft", distill_tau=2.0)
+    taught = fit(tiny.NAME, pictures, pupil, tmp_path / "pupil", console=quiet)
+    assert torch.tensor(taught.history[-1]["train_loss"]).isfinite()
     teacher = load_teacher(str(run), NAMES, 32, HALF)
     assert teacher(torch.randn(2, 3, 32, 32)).shape == (2, 3)
     torch.testing.assert_close(teacher.scale_C11.flatten(), torch.ones(3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -17,6 +18,8 @@ from torch import nn
 from seewide import InputError
 from seewide.models import PeLK
 from seewide.recipes import get
+from seewide.train import fit, load_run
+from seewide.train.checkpoint import load_last
 from seewide.train.density import DensityReport, report_density
 from seewide.train.sparsity import DynamicSparsity
 
@@ -292,6 +295,18 @@ def test_a_shared_weight_counts_for_each_tap_of_its_cell():
     lost = report.layers[0].dense_macs * (layer.grid[0] / 13) ** 2
     assert report.dense_macs - report.macs == pytest.approx(lost, abs=1)
     assert layer.grid[0] > 1
+
+
+def test_a_whole_run_is_as_sparse_as_its_recipe_says(pictures, small, quiet, tmp_path):
+    recipe = replace(small, sparsity=0.4, prune_every=1)  # and it keeps an average of the weights
+    result = fit(tiny.NAME, pictures, recipe, tmp_path / "run", console=quiet)
+    model, _ = load_run(result.folder)
+    sparsity = DynamicSparsity(model, 0.4, total_updates=1)
+    sparsity.load_state_dict(load_last(result.folder)["sparsity"])
+    for name, weight in sparsity.weights.items():
+        assert not weight[~sparsity.masks[name]].any()
+    zeros = sum(int((weight == 0).sum()) for weight in sparsity.weights.values())
+    assert zeros >= sparsity.total - sparsity.kept > 0
 
 
 def _rank(rank: int, port: int, folder: str) -> None:
