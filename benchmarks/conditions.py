@@ -46,8 +46,10 @@ class Settings:
         """
         if dtype not in DTYPES:
             raise unknown("dtype", dtype, DTYPES)
-        if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        if device not in ("cpu", "cuda"):
             raise InputError(f"device must be cpu, or cuda where there is one, got {device!r}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device is 'cuda', and PyTorch finds no CUDA device here")
         if threads is not None:
             if threads < 1:
                 raise InputError(f"threads must be at least 1, got {threads}")

@@ -38,7 +38,11 @@ def run(
     if kind not in KINDS:
         raise unknown("benchmark", kind, KINDS)
     settings = Settings.of(quick, device, dtype, threads, compiled)
-    if base is None:
+    if base is None and settings.device == "cuda" and kind in WITH_BASE:
+        from benchmarks.gpu import run as gpu  # which needs Triton
+
+        gpu.run(console, settings, gpu.Part.of(kind, names), gpu.Budget(gpu.BUDGET))
+    elif base is None:
         KINDS[kind](names, settings, console)
     elif kind in WITH_BASE:
         revisions.compare(kind, names, base, settings, console)

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from benchmarks.gpu import networks, operators
-from benchmarks.gpu.cases import BACKWARD, BY_WEIGHT, FORWARD, OURS
+from benchmarks.gpu.cases import (
+    AUTHORS,
+    BACKWARD,
+    BY_INPUT,
+    BY_WEIGHT,
+    FORWARD,
+    OURS,
+    PUBLISHED,
+)
 
 # Milliseconds of a forward pass from K = 13 up, predicted from the code (bfloat16, float32).
 EXPECTED = {
@@ -36,9 +44,12 @@ def judge(ops: Sequence[operators.Row], nets: Sequence[networks.Row]) -> Iterato
     """Each aim whose figures were measured."""
     ours = [row for row in ops if row.form == OURS and row.rival_ms is not None]
     yield from _depthwise([row for row in ours if row.case.section == "depthwise"])
-    for what, least in ((FORWARD, 2.5), (BACKWARD, 3.0)):
-        same = [row for row in ours if row.case.section == "dcnv3" and row.what == what]
-        yield from _worst(f"dcnv3, {what}", least, same)
+    for section, what, least in (
+        *(("dcnv3", FORWARD, 2.5), ("dcnv3", BACKWARD, 3.0)),
+        *(("peripheral", FORWARD, 1.0), ("peripheral", BY_INPUT, 1.0)),
+    ):
+        same = [row for row in ours if row.case.section == section and row.what == what]
+        yield from _worst(f"{section}, {what}", least, same)
     yield from _authors(ops)
     yield from _networks(nets)
 
@@ -68,13 +79,13 @@ def _depthwise(rows: list[operators.Row]) -> Iterator[Aim]:
 
 
 def _authors(ops: Sequence[operators.Row]) -> Iterator[Aim]:
-    """SKA beside the authors' kernel, if their checkout was given."""
+    """SKA beside the authors' algorithm and, if their checkout was given, their code."""
     times = {(row.case.title, row.what, row.form): row for row in ops}
     for (title, what, form), row in times.items():
         least = {torch.float16: 2.5, torch.bfloat16: 4.0}.get(row.case.dtype)
-        if form == "authors" and least is not None:
+        if form in (PUBLISHED, AUTHORS) and least is not None:
             ratio = row.ms / times[title, what, OURS].ms
-            aim = f"{title}, {what}: at least {least} times the authors' kernel"
+            aim = f"{title}, {what}: at least {least} times {form}"
             yield aim, f"{ratio:.2f} times", ratio >= least
 
 

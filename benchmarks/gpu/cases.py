@@ -14,16 +14,24 @@ from torch import Tensor
 
 from benchmarks import rivals
 from benchmarks.cases import FFT_FROM, met
-from benchmarks.shapes import unique
-from seewide.layers import DCNv3
-from seewide.ops import dcnv3, depthwise_conv2d, small_kernel_aggregation, use_backend
+from seewide.ops import (
+    dcnv3,
+    depthwise_conv2d,
+    peripheral_conv2d,
+    sharing_grid,
+    small_kernel_aggregation,
+    use_backend,
+)
+from seewide.ops.peripheral import expand_weight
 
 HALF = (torch.bfloat16, torch.float32)
-OURS, TORCH, TORCH_LAST = "seewide", "torch NCHW", "torch channels_last"
+OURS, OURS_LAST = "seewide", "seewide channels_last"
+TORCH, TORCH_LAST, COMPILED = "torch NCHW", "torch channels_last", "torch.compile"
+PUBLISHED, AUTHORS = "the authors' algorithm", "the authors' code"
 FORWARD, BY_INPUT, BY_WEIGHT, BACKWARD = (
     *("forward", "input gradient", "weight gradient", "all gradients"),
 )
-TABLE_1 = (3, 5, 7, 9, 13, 17, 21, 27, 31)  # K of UniRepLKNet's Table 1, and some between
+TABLE_1 = (3, 5, 9, 17, 21, 27)  # K on the curve of UniRepLKNet's Table 1 beside 7, 13 and 31
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,10 @@ class Case:
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{self.section} {'x'.join(map(str, self.shape))} {self.kernel} {dtype}"
 
+    def forms_of(self, what: str) -> dict[str, Form]:
+        """Those that are timed in this pass, ours first."""
+        return {name: form for name, form in self.forms.items() if what in form.passes}
+
 
 def asked(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`op` by its Triton kernel on a GPU, also where it would not choose it by itself."""
@@ -65,6 +77,19 @@ def asked(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def call(x: Tensor, *args, **kwargs) -> Tensor:
         with use_backend("triton" if x.is_cuda else None):
             return op(x, *args, **kwargs)
+
+    return call
+
+
+def compiled(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`op` under torch.compile, for the shapes of its first call."""
+    made: list[Callable[..., Tensor]] = []
+
+    def call(*args, **kwargs) -> Tensor:
+        if not made:
+            torch.compiler.reset()  # a function may have eight versions, over all cases
+            made.append(torch.compile(op, dynamic=False))
+        return made[0](*args, **kwargs)
 
     return call
 
@@ -79,6 +104,11 @@ def depthwise_case(
         TORCH: Form(rivals.convolution),
         TORCH_LAST: Form(rivals.convolution, channels_last=True),
     }
+    if K <= 9:  # which has a kernel for this layout
+        last = Form(asked(depthwise_conv2d), channels_last=True, passes=(FORWARD, BY_INPUT))
+        forms[OURS_LAST] = last
+    if (where, H, K, dtype) == ("Table 1", 32, 31, torch.bfloat16):  # Inductor has none of its own
+        forms[COMPILED] = Form(compiled(rivals.convolution), passes=(FORWARD,))
     if K >= FFT_FROM and dtype == torch.float32:  # cuFFT takes halves of powers of two only
         forms["torch.fft"] = Form(rivals.fft_convolution, passes=(FORWARD,))
     macs = float(N * C * met(H, K) * met(W, K))
@@ -87,7 +117,10 @@ def depthwise_case(
 
 
 def depthwise() -> Iterator[Case]:
-    """UniRepLKNet's Table 1 shapes, then the networks'."""
+    """UniRepLKNet's Table 1 shapes in all passes, then the networks'.
+
+    Those forward and, in bfloat16, by the weight: the input's gradient is the forward kernel's.
+    """
     shapes = [
         *(("Table 1", (64, 384, side, side), K) for side in (32, 16, 64) for K in (31, 13, 7)),
         ("UniRepLKNet-T", (128, 160, 28, 28), 13),
@@ -100,8 +133,11 @@ def depthwise() -> Iterator[Case]:
         ("UniConvNet-T", (128, 16, 56, 56), 7),
         ("UniConvNet-T", (128, 32, 56, 56), 9),
         ("UniConvNet-T", (128, 48, 56, 56), 11),
+        ("UniConvNet-T", (128, 64, 14, 14), 7),
+        ("UniConvNet-T", (128, 128, 14, 14), 9),
         ("UniConvNet-T", (128, 192, 14, 14), 11),
         ("LSNet-B", (256, 64, 28, 28), 7),
+        ("LSNet-B", (256, 128, 14, 14), 7),
         ("LSNet-B", (256, 192, 7, 7), 7),
         ("detection", (2, 128, 200, 336), 31),
         ("detection", (2, 36, 200, 336), 51),
@@ -109,11 +145,14 @@ def depthwise() -> Iterator[Case]:
     ]
     for dtype in HALF:
         for where, shape, K in shapes:
-            yield depthwise_case("depthwise", where, shape, K, dtype)
+            passes = (FORWARD, BY_INPUT, BY_WEIGHT)
+            if where != "Table 1":
+                passes = (FORWARD, BY_WEIGHT) if dtype == torch.bfloat16 else (FORWARD,)
+            yield depthwise_case("depthwise", where, shape, K, dtype, passes)
 
 
 def table_1() -> Iterator[Case]:
-    """Time against K, as in UniRepLKNet's Table 1."""
+    """Time against K, as in UniRepLKNet's Table 1; 7, 13 and 31 are among `depthwise`."""
     for dtype in (torch.float32, torch.bfloat16):
         for side in (16, 32, 64):
             for K in TABLE_1:
@@ -121,8 +160,48 @@ def table_1() -> Iterator[Case]:
                 yield depthwise_case("table 1", "Table 1", shape, K, dtype, (FORWARD,))
 
 
+def peripheral() -> Iterator[Case]:
+    """PeLK's kernels with their shared weights, beside the dense convolution of the same."""
+    shapes = [
+        ("PeLK-T", (128, 36, 56, 56), 51, 5),
+        ("PeLK-T", (128, 72, 28, 28), 49, 5),
+        ("PeLK-T", (128, 144, 14, 14), 47, 5),
+        ("PeLK-B-101", (128, 48, 56, 56), 101, 7),
+    ]
+    for dtype in HALF:
+        for where, shape, K, center in shapes:
+            (N, C, H, W), grid = shape, sharing_grid(K, center)
+            k = len(grid)
+            ours = asked(peripheral_conv2d)
+            forms = {
+                OURS: Form(lambda x, w, grid=grid, op=ours: op(x, w, grid)),
+                "seewide, cells": Form(lambda x, w, grid=grid: _cells(x, w, grid)),
+                "seewide, dense": Form(_expanding(asked(depthwise_conv2d), grid)),
+                "torch, dense": Form(_expanding(rivals.convolution, grid)),
+            }
+            drawn = lambda s=shape, k=k, K=K: (  # noqa: E731
+                torch.randn(s), torch.randn(s[1], k, k) / K
+            )  # fmt: skip
+            passes, macs = (FORWARD, BY_INPUT), float(N * C * H * W * k * (k + 1))
+            yield Case("peripheral", where, shape, f"K={K}", dtype, passes, forms, drawn, macs)
+
+
+def _cells(x: Tensor, weight: Tensor, grid: list[int]) -> Tensor:
+    """The kernel that follows the grid, also where peripheral_conv2d chooses the dense one."""
+    from seewide.kernels.triton.peripheral import peripheral_conv2d as by_cells
+
+    return by_cells(x, weight, grid, None)
+
+
+def _expanding(convolve: Callable[..., Tensor], grid: list[int]) -> Callable[..., Tensor]:
+    """The dense form: every weight repeated over its cell, in the timed call too."""
+    return lambda x, weight: convolve(x, expand_weight(weight, grid).unsqueeze(1))
+
+
 def aggregation(authors: Path | None = None) -> Iterator[Case]:
-    """SKA in LSNet-B; beside the authors' kernel if their checkout is given."""
+    """SKA in LSNet-B, beside the authors' algorithm and, if their checkout is given, their code."""
+    from benchmarks.gpu.authors import aggregation as published
+
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         for C, side in ((128, 28), (256, 14), (384, 7)):
             N, G, H, W = 256, C // 8, side, side
@@ -130,9 +209,12 @@ def aggregation(authors: Path | None = None) -> Iterator[Case]:
                 OURS: Form(asked(small_kernel_aggregation)),
                 "torch slices": Form(rivals.sliced_aggregation),
                 "torch unfold": Form(rivals.unfolded_aggregation),
+                PUBLISHED: Form(published),
             }
+            if dtype == torch.bfloat16 and side == 28:
+                forms[COMPILED] = Form(compiled(rivals.sliced_aggregation))
             if authors is not None:
-                forms["authors"] = Form(_authors_aggregation(authors))
+                forms[AUTHORS] = Form(_authors_aggregation(authors))
             shape = (N, C, H, W)
             drawn = lambda s=shape, G=G: (  # noqa: E731
                 torch.randn(s), torch.randn(s[0], G, 9, s[2], s[3])
@@ -151,9 +233,11 @@ def _authors_aggregation(checkout: Path) -> Callable[..., Tensor]:
 
 def deformable() -> Iterator[Case]:
     """DCNv3: UniConvNet-A's groups of 8 channels and UniConvNet-T's of 16."""
-    shapes = [("UniConvNet-A", (128, s, s, 32 * 56 // s), 8) for s in (56, 28, 14, 7)]
-    for _, layer, (H, W, C) in unique(DCNv3):
-        shapes.append(("UniConvNet-T", (128, H, W, C), C // layer.groups))
+    shapes = [
+        (where, (128, side, side, width * 56 // side), D)
+        for where, width, D in (("UniConvNet-A", 32, 8), ("UniConvNet-T", 64, 16))
+        for side in (56, 28, 14, 7)
+    ]
     for dtype in HALF:
         for where, shape, D in shapes:
             N, H, W, C = shape
@@ -166,6 +250,9 @@ def deformable() -> Iterator[Case]:
                     ("torchvision deform_conv2d", rivals.torchvision_dcnv3),
                 )
             }
+            if (H, D, dtype) == (56, 16, torch.bfloat16):
+                sampled = lambda x, o, m, G=G: rivals.sampled_dcnv3(x, o, m, groups=G)  # noqa: E731
+                forms[COMPILED] = Form(compiled(sampled))
             drawn = lambda s=shape, G=G: (  # noqa: E731
                 torch.randn(s), 0.7 * torch.randn(*s[:3], G * 18), torch.randn(*s[:3], G * 9)
             )  # fmt: skip

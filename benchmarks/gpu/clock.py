@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from triton.errors import TritonError
 
 Call = Callable[[], object]
 SLOW = 0.05  # seconds; a slower call is timed three times, not for 40 ms
@@ -16,18 +18,31 @@ SLOW = 0.05  # seconds; a slower call is timed three times, not for 40 ms
 
 @dataclass
 class Budget:
-    """Seconds that a run may take; what comes after is left out and named."""
+    """Seconds that a run may take; what comes after is left out and named, as is what fails."""
 
     seconds: float
     started: float = field(default_factory=time.monotonic)
     left_out: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
 
     def allows(self, what: str, share: float = 1.0) -> bool:
         """Whether less than this share of the time is spent; if not, `what` is noted."""
-        if time.monotonic() - self.started < share * self.seconds:
+        if self.spent() < share * self.seconds:
             return True
         self.left_out.append(what)
         return False
+
+    @contextlib.contextmanager
+    def survives(self, what: str) -> Iterator[None]:
+        """Go on after a wrong result, too little memory or a kernel that does not run; note it."""
+        try:
+            yield
+        except (AssertionError, RuntimeError, TritonError) as error:
+            self.failed.append(f"{what}: {str(error).strip().partition(chr(10))[0]}")
 
 
 def milliseconds(calls: Sequence[Call], device: str) -> float:
@@ -40,8 +55,9 @@ def milliseconds(calls: Sequence[Call], device: str) -> float:
     call()
     if device == "cpu":  # the tests of this folder
         return 1e3 * min(_seconds(call, device) for _ in range(2))
-    if _seconds(call, device) > SLOW:
-        return 1e3 * statistics.median(_seconds(call, device) for _ in range(3))
+    first = _seconds(call, device)
+    if first > SLOW:
+        return 1e3 * statistics.median([first, *(_seconds(call, device) for _ in range(2))])
     from triton.testing import do_bench  # it clears the L2 cache before each call
 
     return do_bench(call, warmup=10, rep=40, return_mode="median")

@@ -150,6 +150,12 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
             name = f"depthwise {N}x{C}x{side}x{side} K={K} {title}"
             tensors = (x, weight.to(dtype), torch.empty(C, dtype=dtype))
             yield name, backward(depthwise.depthwise_conv2d, tensors, 1)
+        for C, side, K in ((96, 56, 7), (64, 28, 5)):
+            x = torch.empty(16, C, side, side, dtype=dtype)
+            x = x.contiguous(memory_format=torch.channels_last)
+            name = f"depthwise, channels last 16x{C}x{side}x{side} K={K} {title}"
+            tensors = (x, x.new_empty(C, 1, K, K), x.new_empty(C))
+            yield name, backward(depthwise.depthwise_conv2d, tensors, 1)
         for side, K in ((56, 51), (28, 49)):
             x, grid = torch.empty(16, 8, side, side, dtype=dtype), sharing_grid(K)
             tensors = (x, x.new_empty(8, len(grid), len(grid)), x.new_empty(8))

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.cases import BY_INPUT, BY_WEIGHT, FORWARD, OURS, Case, Form
+from benchmarks.gpu.cases import (
+    BY_INPUT,
+    BY_WEIGHT,
+    COMPILED,
+    FORWARD,
+    OURS,
+    PUBLISHED,
+    Case,
+    Form,
+)
 from benchmarks.gpu.clock import Budget, Limits, milliseconds
 from benchmarks.ops import WrongResult
 from seewide.testing import TOLERANCE, deviation
@@ -68,48 +77,52 @@ def bind(form: Form, tensors: tuple[Tensor, ...], what: str) -> Callable[[], tup
 def measure(cases: Iterable[Case], limits: Limits, device: str, budget: Budget) -> Iterator[Row]:
     """Rows of all cases that the time suffices for, ours first.
 
-    Raises:
-        WrongResult: a form's result deviates from that of torch's own.
+    A case whose result deviates from torch's own, or that fails, has none, and is named.
     """
     for case in cases:
         for what in case.passes:
-            if budget.allows(f"{case.title}, {what}"):
-                yield from _measure(case, what, limits, device)
+            title = f"{case.title}, {what}"
+            if budget.allows(title):
+                with budget.survives(title):
+                    yield from list(_measure(case, what, limits, device))
 
 
 def _measure(case: Case, what: str, limits: Limits, device: str) -> Iterator[Row]:
     sets = [case.draw(device) for _ in range(SETS)]
-    times, wanted = {}, None
+    forms, times, wanted = case.forms_of(what), {}, None
     # Gradients add up whole maps; halves that a rival adds up in halves are no yardstick.
     allowed = (20 if case.dtype == torch.float32 else 5) * TOLERANCE[case.dtype]
-    for name, form in reversed(case.forms.items()):  # ours last, compared with torch's own
-        if what not in form.passes:
-            continue
-        calls = [bind(form, tensors, what) for tensors in sets]
+    for name in sorted(forms, key=is_ours):  # torch's own first, ours are compared with it
+        calls = [bind(forms[name], tensors, what) for tensors in sets]
         results = calls[0]()
-        if name == OURS and wanted is not None:
+        if wanted is None:
+            wanted = results
+        elif is_ours(name):
             for got, want in zip(results, wanted, strict=True):
                 found = deviation(got, want)
                 if found > allowed:
-                    raise WrongResult(
-                        f"{case.title}, {what}: deviates by {found:.1e}, more than {allowed:.1e}"
-                    )
-        wanted = results
+                    raise WrongResult(f"{name} deviates by {found:.1e}, more than {allowed:.1e}")
         times[name] = milliseconds(calls, device)
         moved = sum(t.numel() * t.element_size() for t in (*sets[0], *results))
-    rivals = [ms for name, ms in times.items() if name != OURS]
+    rivals = [ms for name, ms in times.items() if not is_ours(name)]
     operations = 2 * case.macs * (len(results) if what != FORWARD else 1)
-    for name in case.forms:
-        if name in times:
-            seconds = times[name] / 1e3
-            yield Row(
-                case, what, name, times[name], min(rivals) if rivals else None,
-                moved / seconds / limits.bytes,
-                operations / seconds / limits.operations[case.dtype],
-            )  # fmt: skip
+    for name in forms:
+        seconds = times[name] / 1e3
+        yield Row(
+            case, what, name, times[name], min(rivals) if rivals else None,
+            moved / seconds / limits.bytes,
+            operations / seconds / limits.operations[case.dtype],
+        )  # fmt: skip
+
+
+def is_ours(form: str) -> bool:
+    """Whether the package computes it."""
+    return form.startswith(OURS)
 
 
 def warm(case: Case, device: str) -> None:
-    """Call ours once in each pass, with every candidate configuration: fills Triton's cache."""
+    """Call what is compiled once in each pass, ours with every candidate: fills the caches."""
     for what in case.passes:
-        bind(case.forms[OURS], case.draw(device), what)()
+        for name, form in case.forms_of(what).items():
+            if is_ours(name) or name in (COMPILED, PUBLISHED):
+                bind(form, case.draw(device), what)()

@@ -4,15 +4,24 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.gpu import aims, cases, networks, operators
+from benchmarks import conditions
+from benchmarks.gpu import aims, cases, estimate, networks, operators, page
+from benchmarks.gpu import run as gpu
 from benchmarks.gpu.__main__ import app
 from benchmarks.gpu.clock import Budget, Limits
+from benchmarks.gpu.run import BUDGET, WHOLE, Part
+from benchmarks.shapes import unique
+from seewide.cli import app as command_line
+from seewide.errors import InputError
+from seewide.layers import DCNv3
+from seewide.train.console import make_console
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,41 +42,65 @@ def small(case):
     elif case.section == "aggregation":
         shape, drawn = (N, C, 5, 6), (torch.randn(N, C, 5, 6), torch.randn(N, 2, 9, 5, 6))
     else:
-        shape = (N, C, 9, 11)
-        weight = torch.randn(C, *case.drawn()[1].shape[1:])
-        drawn = (torch.randn(shape), weight)
+        shape, k = (N, 1, 5, 6), 13  # cells of PeLK's K=47
+        drawn = (torch.randn(shape), torch.randn(1, k, k))
     return replace(case, shape=shape, drawn=lambda: drawn, macs=1e6, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("make", [cases.depthwise, cases.table_1, cases.aggregation])
-def test_operators(make, limits):
-    case = next(iter(make()))
-    if make is not cases.aggregation:
-        case = cases.depthwise_case(case.section, "", (1, 4, 9, 11), 13, torch.float32)
-    else:
-        case = small(case)
-    rows = list(operators.measure([case], limits, "cpu", Budget(60)))
-    assert {row.what for row in rows} == set(case.passes)
-    assert {row.form for row in rows} >= {cases.OURS}
+def checked(case, limits):
+    """Every form of every pass has been timed, ours after they agreed with torch's own."""
+    budget = Budget(60)
+    rows = list(operators.measure([case], limits, "cpu", budget))
+    assert budget.failed == []
+    assert [(row.what, row.form) for row in rows] == [
+        (what, form) for what in case.passes for form in case.forms_of(what)
+    ]
     for row in rows:
         assert len(row.cells()) == len(operators.COLUMNS)
         assert row.ms > 0 < row.rival_ms
 
 
-@pytest.mark.slow  # which looks through all networks
-@pytest.mark.parametrize("index", [0, 4])  # groups of 8 and of 16 channels
+@pytest.mark.parametrize("K", [7, 13])
+def test_depthwise(K, limits):
+    case = cases.depthwise_case("depthwise", "", (1, 4, 9, 11), K, torch.float32)
+    assert (cases.OURS_LAST in case.forms) == (K == 7)
+    checked(case, limits)
+
+
+def test_aggregation(limits):
+    case = small(next(cases.aggregation()))
+    assert cases.PUBLISHED in case.forms
+    checked(case, limits)
+
+
+@pytest.mark.slow  # the interpreter takes its time for 47 x 47 taps
+def test_peripheral(limits):
+    checked(small(list(cases.peripheral())[2]), limits)
+
+
+@pytest.mark.parametrize("index", [0, 5])  # groups of 8 and of 16 channels
 def test_deformable(index, limits):
-    case = small(list(cases.deformable())[index])
-    rows = list(operators.measure([case], limits, "cpu", Budget(60)))
-    assert [row.form for row in rows] == 2 * list(case.forms)
+    checked(small(list(cases.deformable())[index]), limits)
+
+
+@pytest.mark.slow  # which looks through all networks
+def test_deformable_shapes_are_the_networks():
+    shapes = {("UniConvNet-T", (128, *shape), shape[2] // layer.groups)
+              for _, layer, shape in unique(DCNv3)}  # fmt: skip
+    found = {(case.where, case.shape, int(case.kernel.rpartition(" ")[2]))
+             for case in cases.deformable()}  # fmt: skip
+    assert found >= shapes
 
 
 def test_a_wrong_result_is_not_timed(limits):
     case = cases.depthwise_case("depthwise", "", (1, 4, 9, 11), 13, torch.float32)
     wrong = cases.Form(lambda x, weight: case.forms[cases.TORCH].call(x, weight) + 1)
     case = replace(case, forms=case.forms | {cases.OURS: wrong})
-    with pytest.raises(operators.WrongResult, match=r"1x4x9x11 K=13 float32, forward: deviates"):
-        list(operators.measure([case], limits, "cpu", Budget(60)))
+    budget = Budget(60)
+    rows = list(operators.measure([case], limits, "cpu", budget))
+    assert {row.what for row in rows} == {cases.BY_INPUT, cases.BY_WEIGHT}  # the rest goes on
+    (sentence,) = budget.failed
+    assert "depthwise 1x4x9x11 K=13 float32, forward: seewide deviates by" in sentence
 
 
 @pytest.mark.slow
@@ -89,8 +122,80 @@ def test_networks_are_known_to_timm():
     assert set(networks.known(tuple(names))) == names
 
 
+def imagined():
+    """Rows of everything that is planned, each form faster than the one before: ours last."""
+    limits = Limits(1e12, dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), 1e12))
+    ops = []
+    for case in WHOLE.cases(None):
+        for what in case.passes:
+            for index, name in enumerate(reversed(case.forms_of(what))):
+                ms = 1e-3 if name == cases.OURS else 10.0 - index
+                ops.append(operators.Row(case, what, name, ms, 5.0, 1 / limits.bytes, 0.5))
+    nets = []
+    for name, what, *_ in networks.plan():
+        if what != cases.COMPILED:
+            form = networks.SEEWIDE if name in networks.OURS else networks.TIMM
+            nets.append(networks.Row(name, what, form, 128, 10.0, 5))
+            nets.append(networks.Row(name, what, networks.STOCK, 128, 30.0, 9))
+    return ops, nets
+
+
+# The list that the kernels answer to: what `make bench-gpu` must have a figure for.
+WANTED = [
+    r"depthwise forward: at least 1.0 times",
+    *(rf"depthwise 64x384x32x32 K=31 {dtype}, {what}: at least {least}"
+      for dtype, least in (("bfloat16", 25.0), ("float32", 12.0))
+      for what in ("forward", "input gradient")),
+    *(rf"depthwise 64x384x32x32 K=31 {dtype}, weight gradient: at least 50.0"
+      for dtype in ("bfloat16", "float32")),
+    *(rf"aggregation 256x128x28x28 3 {dtype}, {what}: at least {least} times the authors'"
+      for dtype, least in (("float16", 2.5), ("bfloat16", 4.0))
+      for what in ("forward", "all gradients")),
+    *("dcnv3, forward: at least 2.5", "dcnv3, all gradients: at least 3.0"),
+    *("pelk_t: at least 1.5 times slak_t", "pelk101_t: at least 0.94 times pelk_t"),
+    "unireplknet_t: at least 1.0 times convnext_tiny",
+    *(f"lsnet_t: at least 1.0 times {rival}" for rival in ("repvit_m0_9", "fastvit_t8")),
+    *("unireplknet_t: a training step twice", "unireplknet_t: training in no more memory"),
+]  # fmt: skip
+
+
+def test_every_aim_is_measured():
+    found = [what for what, _, _ in aims.judge(*imagined())]
+    for wanted in WANTED:
+        assert any(what.startswith(wanted) for what in found), wanted
+    timed = {(case.shape, int(case.kernel[2:])) for case in cases.depthwise()}
+    assert timed >= set(aims.EXPECTED)
+    assert sum("ms or less" in what for what in found) == 2 * len(aims.EXPECTED)
+    on_the_curve = {case.kernel for case in WHOLE.cases(None) if case.where == "Table 1"}
+    assert on_the_curve == {f"K={K}" for K in (3, 5, 7, 9, 13, 17, 21, 27, 31)}
+
+
+def test_it_should_take_less_than_ten_minutes():
+    parts = estimate.parts()
+    assert sum(seconds for _, _, seconds in parts) < BUDGET < 600
+    assert {name for name, _, _ in parts} >= {"depthwise", "networks", "table 1"}
+
+
+def test_page(tmp_path):
+    ops, nets = imagined()
+    ops = [row for row in ops if row.case.dtype == torch.bfloat16]
+    found = [(what, figure, "yes") for what, figure, _ in aims.judge(ops, nets)]
+    budget = Budget(1, left_out=["one thing"], failed=["another: why"])
+    picture = tmp_path / "figures" / "curve.png"
+    written = page.write_page(
+        {"gpu": "none"}, ops, nets, found, budget, tmp_path / "page.md", picture
+    )
+    text = written.read_text()
+    assert "- gpu: none" in text
+    assert "](figures/curve.png)" in text
+    assert picture.stat().st_size > 10_000
+    for row in (found[0], ops[0].cells(), nets[0].cells()):
+        assert "| " + " | ".join(map(str, row)) + " |" in text
+    assert "- another: why" in text
+
+
 def test_aims():
-    case = cases.depthwise_case("depthwise", "", (64, 384, 32, 32), 31, torch.bfloat16)
+    case = cases.depthwise_case("depthwise", "Table 1", (64, 384, 32, 32), 31, torch.bfloat16)
     ops = [operators.Row(case, "forward", cases.OURS, 0.1, 3.0, 0.5, 0.5)]
     ops += [operators.Row(case, "weight gradient", cases.OURS, 1.0, 40.0, 0.5, 0.5)]
     step = networks.Row("unireplknet_t", networks.TRAINING, networks.SEEWIDE, 128, 100.0, 5)
@@ -107,6 +212,32 @@ def test_aims():
     assert found["unireplknet_t: training in no more memory"] == ("1.25 of stock's", False)
 
 
+def test_the_whole_run(monkeypatch, tmp_path):
+    """All but the compiling beforehand, on small cases of the CPU: one of three is wrong."""
+    good = cases.depthwise_case("depthwise", "", (1, 4, 9, 11), 13, torch.float32, ("forward",))
+    wrong = cases.Form(lambda x, weight: 2 * x)
+    few = [good, replace(good, forms=good.forms | {cases.OURS: wrong})]
+    curve = [replace(good, section="table 1", kernel="K=5")]
+    monkeypatch.setattr(gpu, "SECTIONS", {"depthwise": lambda: few, "table 1": lambda: curve})
+    monkeypatch.setattr(gpu, "WHOLE", Part(("depthwise", "table 1"), ()))
+    monkeypatch.setattr(gpu, "_fill_caches", lambda part, budget: None)
+    monkeypatch.setattr(gpu.Limits, "measure", lambda device: Limits(1e9, {torch.float32: 1e9}))
+    monkeypatch.setattr(conditions, "RESULTS", tmp_path)
+    monkeypatch.setattr(gpu, "write_page", partial(page.write_page, path=tmp_path / "page.md",
+                                                   picture=tmp_path / "curve.png"))  # fmt: skip
+    console = make_console()
+    with console.capture() as shown:
+        assert not gpu.run(console, conditions.Settings(), gpu.WHOLE, Budget(60))
+    assert "failed: depthwise 1x4x9x11 K=13 float32, forward: seewide deviates by" in shown.get()
+    found = {path.name.partition("-cpu")[0] for path in tmp_path.iterdir()}
+    assert found == {"gpu-operators", "gpu-networks", "gpu-aims", "page.md"}
+    (operators_file,) = tmp_path.glob("gpu-operators*")
+    rows = conditions.read_csv(operators_file)
+    assert [(row["kernel"], row["form"]) for row in rows] == [
+        (case.kernel, form) for case in (good, *curve) for form in case.forms_of("forward")
+    ]
+
+
 def test_without_time_the_rest_is_named(limits):
     budget = Budget(0)
     case = cases.depthwise_case("depthwise", "", (1, 4, 9, 11), 13, torch.float32)
@@ -118,7 +249,38 @@ def test_without_time_the_rest_is_named(limits):
 def test_without_a_gpu_it_says_so():
     result = CliRunner().invoke(app)
     assert result.exit_code == 2
-    assert "cuda where there is one" in result.output
+    assert result.output == "device is 'cuda', and PyTorch finds no CUDA device here\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("kind", ["ops", "models"])
+def test_bench_on_cuda_without_a_gpu(kind):
+    result = CliRunner().invoke(command_line, ["bench", kind, "--device", "cuda"])
+    assert result.exit_code == 2
+    assert "device is 'cuda', and PyTorch finds no CUDA device here" in result.output
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "sections", "measured"),
+    [
+        ("ops", ["dcnv3"], {"dcnv3"}, set()),
+        ("ops", [], {"depthwise", "table 1", "aggregation", "dcnv3", "peripheral"}, set()),
+        ("models", ["lsnet_t"], set(), {"lsnet_t"}),
+        ("models", [], set(), {*networks.OURS, *networks.RIVALS, *networks.TRAINED}),
+    ],
+)
+def test_bench_on_cuda_measures_a_part(kind, names, sections, measured):
+    """`seewide bench ops dcnv3 --device cuda`, up to where a GPU is needed."""
+    part = Part.of(kind, names)
+    assert {case.section for case in part.cases(None)} == sections
+    assert {name for name, *_ in part.networks()} == measured
+
+
+def test_bench_on_cuda_refuses_unknown_names():
+    with pytest.raises(InputError, match=r"dcn4.*dcnv3"):
+        Part.of("ops", ["dcn4"])
+    with pytest.raises(InputError, match="lsnet_q"):
+        Part.of("models", ["lsnet_q"])
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def _cells_kernel(
             step = tl.load(steps + (c * CELLS + b) * (CELLS + 1) + e)
             more = ()
             for o in tl.static_range(BR):
-                more = more + (totals[o] + step * below[o + EDGES[e]],)
+                more = more + (totals[o] + step * below[o + (EDGES >> (16 * e) & 0xFFFF)],)
             totals = more
     shift = 0.0
     if HAS_BIAS:
@@ -129,6 +129,11 @@ def _configs(N: int, H: int, W: int) -> list[Config]:
         BN = max(1, min(32 * warps // BW, triton.next_power_of_2(N)))
         configs.append(Config({"BN": BN, "BR": BR, "BW": BW}, warps=warps, stages=1))
     return configs
+
+
+def _packed(edges: tuple[int, ...]) -> int:
+    """16 bits for each: Triton 3.3 cannot look into a tuple that is compiled in."""
+    return sum(edge << (16 * e) for e, edge in enumerate(edges))
 
 
 @operator(
@@ -163,7 +168,7 @@ def _peripheral(
             _cells_kernel, C * tiles[0] * tiles[1] * tiles[2],
             sums, steps.contiguous(), _edges_on(x.device, edges),
             steps if bias is None else bias, y,
-            N, C, H, W, *tiles, config=config, EDGES=edges, K=K, CELLS=k,
+            N, C, H, W, *tiles, config=config, EDGES=_packed(edges), K=K, CELLS=k,
             HAS_BIAS=bias is not None,
         )  # fmt: skip
 
