@@ -1,6 +1,6 @@
 """The receptive fields of the papers' kernels, untrained and trained, as two pictures.
 
-    python examples/gallery.py photos --steps 200 --out docs/figures
+    python examples/gallery.py photos --steps 300 --out docs/figures
 
 Eight networks, alike but for what mixes their pixels, learn to tell apart the folders of `photos`;
 without it, noise. Layer scales begin at 1: at 1e-6, untrained blocks would let nothing through.
@@ -32,7 +32,7 @@ NETWORKS = {
 }
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("photos", nargs="?", help="a folder with a folder of photographs per class")
-parser.add_argument("--steps", type=int, default=2, help="of 16 photographs")
+parser.add_argument("--steps", type=int, default=2, help="of 8 photographs")
 parser.add_argument("--out", type=Path, default=Path("gallery"))
 options = parser.parse_args()
 torch.manual_seed(0)
@@ -42,13 +42,13 @@ data.transform = lambda picture: normalized(picture, side)
 classes = len(data.classes) if options.photos else data.num_classes
 few = torch.stack([data[i * len(data) // 8][0] for i in range(8)])
 few = torch.nn.functional.interpolate(few, scale_factor=2, mode="bicubic")
-chosen = torch.randint(len(data), (16 * options.steps,))  # the same for all, in the same order
+chosen = torch.randint(len(data), (8 * options.steps,))  # the same for all, in the same order
 fields = {"untrained": {}, "trained": {}}
 for title, (name, arguments) in NETWORKS.items():
     model = timm.create_model(name, num_classes=classes, **arguments)
     fields["untrained"][title] = effective_receptive_field(model, few)
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-3, weight_decay=0.05)
-    for x, y in DataLoader(Subset(data, chosen), batch_size=16):
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, weight_decay=0.05)
+    for x, y in DataLoader(Subset(data, chosen), batch_size=8):
         loss = torch.nn.functional.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()

@@ -211,8 +211,9 @@ class Comparison:
                 erf = effective_receptive_field(
                     s.model, stream(few, self.field_side, s.mean, s.std), layer=name
                 )
-                sides = (erf.side(0.5, linear=True), erf.side(0.99, linear=True))
-                rows.append((s.name, name, *sides, max(erf.support)))
+                sides = [erf.side(share, linear=True) for share in (0.5, 0.99)]
+                sides.append(max(erf.support))
+                rows.append((s.name, name, *(min(side, self.field_side) for side in sides)))
                 step()
         if not rows:
             return
