@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from seewide.models import LSNet, PeLK, RepLKNet, SLaK, UniConvNet, UniRepLKNet, list_models
@@ -84,6 +85,12 @@ DISTINCT = {narrow_twin(name): name for name in reversed(RECIPES)}
 @pytest.mark.parametrize("twin", DISTINCT, ids=DISTINCT.values())
 def test_the_smoke_twin_trains(twin, tmp_path):
     train(twin, tmp_path)
+    if twin.sparsity:  # of convolutions and linear layers, but not of position embeddings
+        weights = load_file(tmp_path / "best.safetensors")
+        matrices = [w for name, w in weights.items() if name.endswith("weight") and w.ndim > 1]
+        zeros = sum((w == 0).sum().item() for w in matrices)
+        share = zeros / sum(w.numel() for w in matrices)
+        assert share == pytest.approx(twin.sparsity, abs=0.01)
 
 
 # One of each network that smoke twins have, with what its recipes have most of.
