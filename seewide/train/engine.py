@@ -8,6 +8,7 @@ offers on GPUs only, so it is called here).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, TorchDynamoPlugin, broadcast_object_list
 from accelerate.utils import gather_object as gather_objects
 from timm.layers import convert_sync_batchnorm
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed import DistError
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
@@ -208,7 +209,7 @@ class Engine:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Around what processes do together, to leave the group; what ends one ends all.
+        """Around what processes do together: what ends one ends all.
 
         Raises:
             InputError: another process has died or does not answer.
@@ -222,7 +223,13 @@ class Engine:
                 "another process has ended or does not answer; the same command goes on from the "
                 "last checkpoint"
             ) from error
-        self.accelerator.end_training()
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    """At the end of the process: another run in it meets in the same group."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def whole(state: Any) -> Any:
