@@ -13,7 +13,7 @@ from rich.table import Table
 from seewide.errors import InputError
 from seewide.train.checkpoint import CONFIG, METRICS
 from seewide.train.console import make_table
-from seewide.train.watching import duration, read_lines
+from seewide.train.watching import duration, pace, read_lines
 
 Row = dict[str, float]
 
@@ -111,7 +111,7 @@ def tabulate(runs: Sequence[RunRecord]) -> Table:
                 f"{best['val_top1']:.2f}",
                 str(best["epoch"]),
                 f"{best['val_loss']:.3f}",
-                "-" if speed is None else f"{speed:.0f}",
+                "-" if speed is None else pace(speed),
                 duration(run.seconds),
             )
         epochs = f"{len(run.history)}/{run.epochs or '?'}"

@@ -59,7 +59,7 @@ class Reading:
     def __str__(self) -> str:
         return (
             f"loss {self.loss:.3f}  lr {self.lr:.1e}  gradient {self.grad_norm:.2g}  "
-            f"{self.images_per_second:.0f} images/s  {self.memory / 2**30:.1f} GB"
+            f"{pace(self.images_per_second)} images/s  {self.memory / 2**30:.1f} GB"
         )
 
 
@@ -112,7 +112,7 @@ class Watch:
         now = self.clock()
         self.done += 1
         self._times.append(now)
-        pace = (now - self._begun_at) / (self.done - self._begun)
+        seconds_each = (now - self._begun_at) / (self.done - self._begun)
         reading = Reading(
             update=self.done,
             epoch=epoch,
@@ -121,7 +121,7 @@ class Watch:
             grad_norm=grad_norm,
             images_per_second=self._speed(),
             memory=peak_memory(self.device),
-            seconds_left=pace * (self.total - self.done),
+            seconds_left=seconds_each * (self.total - self.done),
         )
         if self.done % self.every == 0 or self.done == self.total:
             self._note(reading)
@@ -205,6 +205,11 @@ def duration(seconds: float) -> str:
         return f"{minute}:{second:02}"
     clock = f"{hour}:{minute:02}:{second:02}"
     return f"{days} day{'s' * (days > 1)} {clock}" if days else clock
+
+
+def pace(images_per_second: float) -> str:
+    """`1234`, and `2.5` below ten."""
+    return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f}"
 
 
 def peak_memory(device: torch.device) -> int:

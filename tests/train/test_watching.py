@@ -13,7 +13,7 @@ from rich.console import Console
 
 from seewide import InputError
 from seewide.train import watching
-from seewide.train.watching import Watch, draw_run, duration, peak_memory, read_lines
+from seewide.train.watching import Watch, draw_run, duration, pace, peak_memory, read_lines
 
 
 class Clock:
@@ -149,6 +149,10 @@ def test_memory_is_counted_in_bytes():
 )  # fmt: skip
 def test_durations(seconds, words):
     assert duration(seconds) == words
+
+
+def test_paces():
+    assert [pace(speed) for speed in (1234.4, 10, 2.54, 0.0)] == ["1234", "10", "2.5", "0.0"]
 
 
 def test_curves_of_a_run_with_and_without_all_columns(tmp_path):
