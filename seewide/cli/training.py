@@ -103,6 +103,15 @@ def train(
             metavar="stop|skip", help="At an update that is no number.", rich_help_panel=HOW
         ),
     ] = "stop",
+    broken: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Of the pictures that may be unreadable: skipped, and named in broken.txt. "
+            "Default: 0.01.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also for TensorBoard.", rich_help_panel=HOW)
     ] = False,
@@ -124,32 +133,34 @@ def train(
       curves.png        loss and accuracy
       best.safetensors  the best weights, with class names and picture size
       last.pt           the state to go on from
+      broken.txt        pictures that could not be read, if there are some
 
     \b
     A kill loses at most the current epoch, or --save-every updates; SIGTERM loses
     nothing. --resume RUN goes on, and so does the same command with its --out: on
     the CPU to the same bits, on another number of processes up to rounding. Only
-    --device, --workers and --nan may be said with --resume.
+    --device, --workers, --nan and --broken may be said with --resume.
     """
     from seewide.train import Interrupted, Terminated, fit
     from seewide.train import resume as go_on
     from seewide.train.console import make_console
+    from seewide.train.data import SHARE
     from seewide.train.engine import launched_rank
 
     console, rank = make_console(), launched_rank()
     try:
         if resume is not None:
-            given = _given_besides(context, "resume", "device", "workers", "nan")
+            given = _given_besides(context, "resume", "device", "workers", "nan", "broken")
             if given:
                 raise InputError(
                     f"--resume takes all settings from {resume}; leave out {', '.join(given)}"
                 )
-            told = nan if _given_besides(context, "resume", "device", "workers") else None
-            go_on(resume, device=device, workers=workers, nan=told, console=console)
+            told = nan if _given_besides(context, "resume", "device", "workers", "broken") else None
+            go_on(resume, device=device, workers=workers, nan=told, broken=broken, console=console)
             return
         model, recipe = _model_and_recipe(model, recipe)
         if data is None:
-            raise InputError("--data is `digits` or a folder of pictures")
+            raise InputError("--data is `digits` or a folder, of pictures, tar shards or tables")
         chosen, name = _recipe(
             recipe or ("digits" if data == "digits" else "small_folder"),
             {"image_size": image_size, "epochs": epochs, "lr": lr},
@@ -161,7 +172,8 @@ def train(
             device=device or "auto", amp=amp, compile=compile, shard=shard,
             channels_last=channels_last, grad_checkpointing=grad_checkpointing,
             save_every=save_every, keep_every=keep_every, nan=nan, tensorboard=tensorboard,
-            pretrained=pretrained, checkpoint=checkpoint, fast=fast, console=console,
+            broken=SHARE if broken is None else broken, pretrained=pretrained,
+            checkpoint=checkpoint, fast=fast, console=console,
         )  # fmt: skip
     except (Interrupted, Terminated) as stop:
         if rank == 0:

@@ -33,6 +33,7 @@ from seewide.errors import InputError, write_atomically
 from seewide.models._checkpoint import load_checkpoint, read_state_dict
 from seewide.recipes import Recipe, override
 from seewide.train.build import build_model
+from seewide.train.data import SHARE
 
 CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
 BEST, LAST = "best.safetensors", "last.pt"
@@ -65,6 +66,7 @@ class RunConfig:
     save_every: int = 0
     keep_every: int = 0
     nan: str = "stop"
+    broken: float = SHARE
     tensorboard: bool = False
 
     def save(self, folder: Path) -> None:

@@ -27,14 +27,16 @@ from seewide.train.build import (
 from seewide.train.checkpoint import RunInfo, load_run
 from seewide.train.console import make_console, make_progress
 from seewide.train.data import (
+    Broken,
     Order,
-    Source,
     Split,
+    Unsplit,
     batches,
     classes_of,
+    is_plain,
     list_folder,
     make_loader,
-    open_source,
+    open_unsplit,
 )
 
 
@@ -52,7 +54,13 @@ def eval_transform(info: RunInfo) -> Callable:
 
 
 def make_eval_loader(
-    split: Split, info: RunInfo, batch_size: int, workers: int, rank: int = 0, ranks: int = 1
+    split: Split,
+    info: RunInfo,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    ranks: int = 1,
+    broken: Broken | None = None,
 ) -> DataLoader:
     """The pictures of one of `ranks` processes, in order: every `ranks`-th.
 
@@ -62,7 +70,8 @@ def make_eval_loader(
     last = len(split) - 1
     mine = [min(index, last) for index in range(rank, last + ranks, ranks)]
     part = split if ranks == 1 else split.take(mine)
-    return make_loader(part, eval_transform(info), Order(len(part)), batch_size, workers)
+    order = Order(len(part))
+    return make_loader(part, eval_transform(info), order, batch_size, workers, broken=broken)
 
 
 @torch.no_grad()
@@ -125,10 +134,11 @@ def held_out(info: RunInfo, data: str | None) -> tuple[Split, str]:
     data = data or info.data
     if not data:
         raise InputError(f"{info.model} is no run, so --data must say what to evaluate on")
-    if data == "digits" or str(Path(data).resolve()) == info.data:
-        source = open_source(data)
-        _same_classes(info, source)
-        return source.val, source.split
+    if not is_plain(data) or str(Path(data).resolve()) == info.data:
+        found = open_unsplit(data)
+        _same_classes(info, found)
+        source = found.held_out() if found.name == info.data else None
+        return (source.val, source.split) if source else found.to_judge()
     folder = Path(data)
     folder = folder / "val" if (folder / "val").is_dir() else folder
     if info.data:
@@ -144,12 +154,19 @@ def held_out(info: RunInfo, data: str | None) -> tuple[Split, str]:
 
 def _check_place(data: str | None) -> None:
     """What can be said about the pictures before gigabytes of weights are fetched."""
-    if data not in (None, "digits") and not Path(data).is_dir():
-        raise InputError(f"there is no folder {data}; --data is `digits` or a folder")
+    if data is not None and is_plain(data) and not Path(data).is_dir():
+        raise InputError(
+            f"there is no folder {data}; --data is `digits`, a folder, tar shards or a table"
+        )
 
 
-def _same_classes(info: RunInfo, source: Source) -> None:
-    if source.class_names != info.class_names:
+def _same_classes(info: RunInfo, source: Unsplit) -> None:
+    if not info.data and len(source.class_names) != info.num_classes:
+        raise InputError(
+            f"{source.name} has {len(source.class_names)} classes, the weights of {info.model} "
+            f"have {info.num_classes}"
+        )
+    if info.data and source.class_names != info.class_names:
         raise InputError(
             f"the classes of {source.name} ({', '.join(source.class_names[:5])} ...) are not those "
             f"that {info.model} was trained for ({', '.join(info.class_names[:5])} ...)"

@@ -39,7 +39,9 @@ from seewide.train.checkpoint import (
 )
 from seewide.train.console import facts, make_progress
 from seewide.train.data import (
+    BROKEN,
     CHECK_AT_MOST,
+    Broken,
     Order,
     Source,
     batches,
@@ -135,6 +137,14 @@ class Run:
             device_batch=batch.device_batch,
             rank=engine.rank,
             ranks=engine.ranks,
+            repeats=recipe.repeated_augment,
+            shards=self.train_split.shards,
+        )
+        self.broken = Broken(
+            folder / BROKEN,
+            len(self.train_split) + len(self.val_split),
+            config.broken,
+            lambda line: console.print(line, markup=False, soft_wrap=True),
         )
         self.loader = make_loader(
             self.train_split,
@@ -143,10 +153,11 @@ class Run:
             batch.device_batch,
             config.workers,
             seed=config.seed,
+            broken=self.broken,
         )
         self.val_loader = make_eval_loader(
             self.val_split, self.info(0, 0.0), min(64, len(self.val_split)), config.workers,
-            engine.rank, engine.ranks,
+            engine.rank, engine.ranks, self.broken,
         )  # fmt: skip
         self.writer = Writer()
         self.history: list[dict[str, float]] = []
@@ -187,14 +198,14 @@ class Run:
             ) from None
 
     def check_pictures(self) -> None:
-        splits = self.train_split, self.val_split
-        total = sum(map(len, splits))
-        if total > CHECK_AT_MOST:
-            return
+        """All of a split that is not too large, so that most trouble costs seconds."""
+        splits = [s for s in (self.train_split, self.val_split) if len(s) <= CHECK_AT_MOST]
+        found = []
         with make_progress(self.console) as progress:
-            bar = progress.add_task("checking the pictures", total=total, note="")
+            bar = progress.add_task("checking the pictures", total=sum(map(len, splits)), note="")
             for split in splits:
-                check_pictures(split, lambda: progress.advance(bar))
+                found += check_pictures(split, lambda: progress.advance(bar))
+        self.broken.add(found)
 
     def train(self) -> RunResult:
         """The remaining epochs."""

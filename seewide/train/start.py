@@ -26,7 +26,7 @@ from seewide.train.checkpoint import (
     weights_of,
 )
 from seewide.train.console import make_console
-from seewide.train.data import Source, open_source
+from seewide.train.data import SHARE, Source, open_source
 from seewide.train.engine import Engine
 from seewide.train.loop import Run, RunResult
 from seewide.train.seeding import seed_all
@@ -50,6 +50,7 @@ def fit(
     save_every: int = 0,
     keep_every: int = 0,
     nan: str = "stop",
+    broken: float = SHARE,
     tensorboard: bool = False,
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
@@ -78,6 +79,7 @@ def fit(
         save_every: the state also within an epoch, every so many updates; 0: after epochs.
         keep_every: the weights of every so many epochs in a file of their own; 0: best and last.
         nan: `stop` at a loss or gradient that is no number, or `skip` the update.
+        broken: share of the pictures that may be unreadable; they are skipped and named.
         tensorboard: all readings also for TensorBoard, in the run folder.
         pretrained: start from the published weights of the model.
         checkpoint: start from a run or a weights file; the classifier is made anew.
@@ -90,7 +92,6 @@ def fit(
         Terminated: SIGTERM; everything is saved.
     """
     source = open_source(data)
-    short = "digits" if source.name == "digits" else Path(source.name).name
     if recipe is None:
         recipe = "digits" if source.name == "digits" else "small_folder"
     if isinstance(recipe, str):
@@ -134,10 +135,11 @@ def fit(
         save_every=save_every,
         keep_every=keep_every,
         nan=nan,
+        broken=broken,
         tensorboard=tensorboard,
     )
     # The first process decides for all: the others may find what it has just written.
-    folder, begun = engine.from_leader(_folder(out, f"{name}-{short}"))
+    folder, begun = engine.from_leader(_folder(out, f"{name}-{source.short}"))
     if begun:
         _same_run(folder, config)
     run = Run(config, folder, source, network, engine, console)
@@ -158,11 +160,12 @@ def resume(
     device: str | None = None,
     workers: int | None = None,
     nan: str | None = None,
+    broken: float | None = None,
     console: Console | None = None,
 ) -> RunResult:
     """Go on with a run where its `last.pt` is, to the end that its recipe says.
 
-    `device`, `workers` and `nan` may differ from before, and so may the number of processes; the
+    `device`, `workers`, `nan` and `broken` may differ from before, and so may the processes; the
     other settings are those of the run. On the CPU the result is that of an unbroken run, to the
     bit, for any number of workers, and up to rounding for any number of processes.
 
@@ -171,7 +174,7 @@ def resume(
     """
     folder = Path(run)
     config = RunConfig.load(folder)
-    new = {"workers": workers, "nan": nan}
+    new = {"workers": workers, "nan": nan, "broken": broken}
     config = replace(config, **{key: value for key, value in new.items() if value is not None})
     engine = Engine(device or config.device, config.amp, compile=config.compile, shard=config.shard)
     state = load_last(folder)
@@ -250,7 +253,7 @@ def _start(
 # What may differ when a run goes on: how it is carried out, not what is learned.
 CARRIED_OUT = (
     "workers", "device", "compile", "shard", "channels_last", "grad_checkpointing", "save_every",
-    "keep_every", "nan", "tensorboard", "versions",
+    "keep_every", "nan", "broken", "tensorboard", "versions",
 )  # fmt: skip
 
 

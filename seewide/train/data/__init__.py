@@ -7,15 +7,17 @@ Splits that are not given are drawn once, class by class, with a fixed seed of t
 training seed changes the training, never the question.
 """
 
+from seewide.train.data.broken import BROKEN, SHARE, Broken
 from seewide.train.data.folders import classes_of, list_folder
 from seewide.train.data.loader import Pictures, batches, make_loader
 from seewide.train.data.order import Order
 from seewide.train.data.picture import CHECK_AT_MOST, check_pictures, read_picture
-from seewide.train.data.source import open_source
-from seewide.train.data.split import Source, Split
+from seewide.train.data.source import is_plain, open_source, open_unsplit
+from seewide.train.data.split import Source, Split, Unsplit
 from seewide.train.data.transform import train_transform
 
 __all__ = [
-    "CHECK_AT_MOST", "Order", "Pictures", "Source", "Split", "batches", "check_pictures",
-    "classes_of", "list_folder", "make_loader", "open_source", "read_picture", "train_transform",
+    "BROKEN", "CHECK_AT_MOST", "SHARE", "Broken", "Order", "Pictures", "Source", "Split", "Unsplit",
+    "batches", "check_pictures", "classes_of", "is_plain", "list_folder", "make_loader",
+    "open_source", "open_unsplit", "read_picture", "train_transform",
 ]  # fmt: skip

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from seewide.errors import require
-from seewide.train.data.split import SPLIT_IN_WORDS, Source, Split, hold_out
+from seewide.train.data.split import Split, Unsplit
 
 
-def open_digits() -> Source:
+def open_digits() -> Unsplit:
     """1797 digits of 8x8 px, 17 levels of grey.
 
     Grey becomes three equal channels, so that the network also takes any other picture.
@@ -21,5 +21,4 @@ def open_digits() -> Source:
     grey_NHW = np.rint(content.images * (255 / 16)).astype(np.uint8)
     pictures = [Image.fromarray(grey_HW).convert("RGB") for grey_HW in grey_NHW]
     class_names = tuple(str(name) for name in content.target_names)
-    train, val = hold_out(Split(pictures, content.target.tolist()), class_names)
-    return Source("digits", class_names, train, val, SPLIT_IN_WORDS)
+    return Unsplit("digits", class_names, Split(pictures, content.target), None)

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from seewide.errors import InputError
 from seewide.train.data.picture import SUFFIXES
-from seewide.train.data.split import SPLIT_IN_WORDS, Source, Split, hold_out
+from seewide.train.data.split import Names, Split, Unsplit, shortened
 
 
-def open_folder(folder: Path) -> Source:
-    """`folder/train/CLASS` and `folder/val/CLASS`, or `folder/CLASS`, of which some is held out.
+@dataclass(frozen=True)
+class Files(Sequence[Path]):
+    """Files of a folder, by their names in it."""
+
+    folder: Path
+    names: Names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Path:
+        return self.folder / self.names[index]
+
+
+def open_folder(folder: Path) -> Unsplit:
+    """`folder/train/CLASS` and `folder/val/CLASS`, or `folder/CLASS`.
 
     Raises:
         InputError: no pictures, one class, classes that differ between the two.
@@ -23,10 +40,9 @@ def open_folder(folder: Path) -> Source:
         class_names = classes_of(folder / "train")
         train = list_folder(folder / "train", class_names)
         val = list_folder(folder / "val", class_names)
-        return Source(str(folder), class_names, train, val, "train/ and val/ of the folder")
+        return Unsplit(str(folder), class_names, train, val, "train/ and val/ of the folder")
     class_names = classes_of(folder)
-    train, val = hold_out(list_folder(folder, class_names), class_names)
-    return Source(str(folder), class_names, train, val, SPLIT_IN_WORDS)
+    return Unsplit(str(folder), class_names, list_folder(folder, class_names), None)
 
 
 def classes_of(folder: Path) -> tuple[str, ...]:
@@ -49,17 +65,12 @@ def list_folder(folder: Path, class_names: Sequence[str]) -> Split:
             f"{folder} has a class {strange[0]} that the training classes do not have: "
             f"{shortened(class_names)}"
         )
-    pictures: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(class_names):
+    names: list[str] = []
+    counts: list[int] = []
+    for name in class_names:
         found = [p for p in sorted((folder / name).rglob("*")) if p.suffix.lower() in SUFFIXES]
         if not found and (folder / name).is_dir():
             raise InputError(f"{folder / name} holds no pictures ({', '.join(SUFFIXES)})")
-        pictures += found
-        labels += [label] * len(found)
-    return Split(pictures, labels)
-
-
-def shortened(names: Sequence[str], limit: int = 10) -> str:
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
+        names += [str(path.relative_to(folder)) for path in found]
+        counts.append(len(found))
+    return Split(Files(folder, Names.of(names)), np.repeat(np.arange(len(counts)), counts))

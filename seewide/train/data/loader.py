@@ -10,45 +10,94 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from seewide.errors import InputError
-from seewide.train.data.order import Order
+from seewide.train.data.broken import Broken
+from seewide.train.data.order import Key, Order
 from seewide.train.data.picture import read_picture
 from seewide.train.data.split import Split
 from seewide.train.seeding import seeded
 
+AHEAD = 4  # batches that each worker has ready; a slow one, of large pictures, holds nobody up
+IN_A_ROW = 100  # broken pictures, after which this is not about single pictures
+
 
 class Pictures(Dataset):
-    """Reads, transforms, and draws the chance of a picture from (seed, epoch, index) alone."""
+    """Reads, transforms, and draws the chance of a picture from (seed, *key) alone.
 
-    def __init__(self, split: Split, transform: Callable, seed: int = 0) -> None:
+    Items are picture, label, and the sentences of pictures that could not be read, one a line. The
+    next picture that can be read takes their place.
+
+    Args:
+        skip: whether to do so; otherwise the first sentence is an InputError.
+    """
+
+    def __init__(
+        self, split: Split, transform: Callable, seed: int = 0, *, skip: bool = False
+    ) -> None:
         self.split = split
         self.transform = transform
         self.seed = seed
+        self.most = min(IN_A_ROW, len(split)) if skip else 1
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        epoch, index = key
-        with seeded(self.seed, epoch, index):
-            x_CHW = self.transform(read_picture(self.split.pictures[index]))
-        return x_CHW, self.split.labels[index]
+    def __getitem__(self, key: Key) -> tuple[Tensor, int, str]:
+        sentences: list[str] = []
+        for step in range(self.most):
+            index = (key[1] + step) % len(self)
+            try:
+                picture = read_picture(self.split.pictures[index])
+            except InputError as error:
+                sentences.append(str(error))
+                continue
+            with seeded(self.seed, *key):
+                x_CHW = self.transform(picture)
+            return x_CHW, int(self.split.labels[index]), "\n".join(sentences)
+        many = f"{len(sentences)} pictures in a row cannot be read; " if self.most > 1 else ""
+        raise InputError(f"{many}{sentences[-1]}")
+
+
+class Loader(DataLoader):
+    """A DataLoader that tells `broken` of broken pictures, and yields pictures and labels."""
+
+    broken: Broken | None = None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for x_NCHW, y_N, sentences in super().__iter__():
+            if any(sentences):
+                self.broken.add(line for one in sentences for line in one.splitlines())
+            yield x_NCHW, y_N
 
 
 def make_loader(
-    split: Split, transform: Callable, order: Order, batch_size: int, workers: int, *, seed: int = 0
-) -> DataLoader:
-    """Batches (N, 3, H, W), (N,). Workers stay between epochs."""
-    return DataLoader(
-        Pictures(split, transform, seed),
+    split: Split,
+    transform: Callable,
+    order: Order,
+    batch_size: int,
+    workers: int,
+    *,
+    seed: int = 0,
+    broken: Broken | None = None,
+) -> Loader:
+    """Batches (N, 3, H, W), (N,). Workers stay between epochs.
+
+    Args:
+        broken: who is told of pictures that cannot be read; None: the first one is an error.
+    """
+    loader = Loader(
+        Pictures(split, transform, seed, skip=broken is not None),
         batch_size=batch_size,
         sampler=order,
         num_workers=workers,
         persistent_workers=workers > 0,
+        prefetch_factor=AHEAD if workers else None,
         pin_memory=torch.cuda.is_available(),
         # The loader draws a number per epoch; from here, so that it takes none of the training's.
         generator=torch.Generator(),
         worker_init_fn=_ignore_ctrl_c,
     )
+    loader.broken = broken
+    return loader
 
 
 def _ignore_ctrl_c(_worker: int) -> None:

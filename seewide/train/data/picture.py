@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -13,11 +14,21 @@ from seewide.errors import InputError
 if TYPE_CHECKING:
     from seewide.train.data.split import Split
 
+T = TypeVar("T")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 # Beyond this, reading everything twice costs more than a late error; it takes about a minute.
 CHECK_AT_MOST = 100_000
 
-Picture = Path | Image.Image
+
+class Stored(ABC):
+    """A picture inside a larger file. Its text names it."""
+
+    @abstractmethod
+    def open(self) -> BinaryIO:
+        """The bytes of the picture's own file; an OSError if they are not there."""
+
+
+Picture = Path | Stored | Image.Image
 
 
 def read_picture(picture: Picture) -> Image.Image:
@@ -28,29 +39,34 @@ def read_picture(picture: Picture) -> Image.Image:
     """
     if isinstance(picture, Image.Image):
         return picture
-    try:
-        with Image.open(picture) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _broken(picture, error) from None
+    return _opened(picture, lambda image: image.convert("RGB"))
 
 
-def check_pictures(split: Split, step: Callable[[], object] = lambda: None) -> None:
-    """Decode every file once, small; raise read_picture's InputError for the first bad one."""
+def check_pictures(split: Split, step: Callable[[], object] = lambda: None) -> list[str]:
+    """Decode every picture once, small; read_picture's sentence for each that cannot be read."""
+    broken = []
     for picture in split.pictures:
-        if isinstance(picture, Path):
+        if not isinstance(picture, Image.Image):
             try:
-                with Image.open(picture) as image:
-                    image.draft("RGB", (1, 1))  # JPEG: all bytes, an eighth of the pixels
-                    image.load()
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                raise _broken(picture, error) from None
+                _opened(picture, _decode_small)
+            except InputError as error:
+                broken.append(str(error))
         step()
+    return broken
 
 
-def _broken(path: Path, error: Exception) -> InputError:
-    if not Path(path).is_file():
-        return InputError(f"there is no picture {path}")
-    if isinstance(error, UnidentifiedImageError):
-        return InputError(f"{path} is no picture that can be read")
-    return InputError(f"{path} is damaged: {error}")
+def _decode_small(image: Image.Image) -> None:
+    image.draft("RGB", (1, 1))  # JPEG: all bytes, an eighth of the pixels
+    image.load()
+
+
+def _opened(picture: Path | Stored, use: Callable[[Image.Image], T]) -> T:
+    try:
+        with Image.open(picture if isinstance(picture, Path) else picture.open()) as image:
+            return use(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(picture, Path) and not picture.is_file():
+            raise InputError(f"there is no picture {picture}") from None
+        if isinstance(error, UnidentifiedImageError):
+            raise InputError(f"{picture} is no picture that can be read") from None
+        raise InputError(f"{picture} is damaged: {error}") from None
