@@ -133,7 +133,8 @@ def report_density(
     """
     model = sparsity.model
     meta = OnMeta(model)
-    with FlopCounterMode(display=False) as counter:
+    # Shapes are all that is wanted here, so a compiled model is not compiled again.
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         meta.call(meta.input(shape))
     counts = counter.get_flop_counts()
     layers = []
@@ -158,7 +159,7 @@ def report_density(
 
 def _share(layer: nn.Module, mask: Tensor) -> float:
     """The share of the taps of the kernel that `mask` leaves."""
-    kernel = mask.double()
+    kernel = mask.cpu().double()  # Apple's GPUs have no float64
     if isinstance(layer, PeripheralConv2d):
         kernel = expand_weight(kernel, layer.grid)
     return float(kernel.mean())
