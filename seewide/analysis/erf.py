@@ -189,18 +189,29 @@ def effective_receptive_field(
     return ERF((total / count).cpu().numpy(), count)
 
 
-def draw_erf(erfs: Mapping[str, ERF], path: str | os.PathLike, thresholds=THRESHOLDS) -> Path:
+def draw_erf(
+    erfs: Mapping[str, ERF],
+    path: str | os.PathLike,
+    thresholds: Iterable[float] = THRESHOLDS,
+    gamma: float = 0.5,
+) -> Path:
     """The score maps of several networks side by side, on one scale.
 
     The squares are the smallest around the centre that hold 20%, 30%, ... of the scores; below
     each map stands which share of the image they cover.
+
+    Args:
+        gamma: colours follow scores ** gamma; the papers' follow the scores (1), where fields
+            with a bright centre look black around it.
     """
+    from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
 
     from seewide.analysis import pictures
 
     if not erfs:
         raise InputError("no receptive field to draw")
+    thresholds = tuple(thresholds)
     rows = -(-len(erfs) // 4)
     columns = -(-len(erfs) // rows)
     with pictures.style():
@@ -209,7 +220,7 @@ def draw_erf(erfs: Mapping[str, ERF], path: str | os.PathLike, thresholds=THRESH
             axis.set_axis_off()
         for axis, (title, erf) in zip(axes, erfs.items(), strict=False):
             H, W = erf.scores.shape
-            image = axis.imshow(erf.scores, cmap="magma", vmin=0, vmax=1)
+            image = axis.imshow(erf.scores, cmap="magma", norm=PowerNorm(gamma, 0, 1))
             for colour, threshold in zip(CONTOURS, thresholds, strict=False):
                 side = erf.side(threshold)
                 corner = (W // 2 - side / 2, H // 2 - side / 2)

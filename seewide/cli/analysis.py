@@ -259,7 +259,7 @@ def report(
     side: Annotated[int, typer.Option(min=32, help="Their side in pixels.")] = 448,
     labelled: Annotated[
         int, typer.Option(min=0, help="Pictures for robustness, if DIR has the network's classes.")
-    ] = 20,
+    ] = 10,
     random_weights: RandomWeights = False,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("report"),
 ) -> None:

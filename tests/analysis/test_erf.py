@@ -211,3 +211,15 @@ def test_the_picture_holds_both_maps(tmp_path):
     one = draw_erf({"before": erf}, tmp_path / "one.png")
     two = draw_erf({"before": erf, "after": erf}, tmp_path / "two.png")
     assert imread(two).shape[1] > 1.8 * imread(one).shape[1]
+
+
+def test_what_is_faint_shows(tmp_path):
+    """A bright centre in a field of a hundredth: black with the papers' colours."""
+    contribution = np.full((32, 32), 0.01)
+    contribution[16, 16] = 1
+    erf = ERF(contribution, images=1)
+    seen, papers = (
+        imread(draw_erf({"a": erf}, tmp_path / f"{gamma}.png", gamma=gamma)) for gamma in (0.5, 1)
+    )
+    corner = seen.shape[0] // 5, seen.shape[1] // 5  # inside the map, outside the squares
+    assert seen[corner][:3].sum() > 2 * papers[corner][:3].sum()
