@@ -29,6 +29,7 @@ class Backend:
     run: Callable[..., torch.Tensor]
     why_not: Callable[..., str | None]
     plan: Callable[..., str] = lambda *args: ""  # what it would do for these arguments, in words
+    behind: str = ""  # why it stands behind others that can run, in words
 
 
 class Operator:
@@ -72,6 +73,8 @@ class Operator:
                 verdict = "chosen" if backend is chosen else "could run"
                 plan = backend.plan(*args)
                 verdict += f": {plan}" if plan else ""
+                if backend.behind and backend is not chosen:
+                    verdict += f"; {backend.behind}"
             rows.append((backend.name, verdict))
         return rows
 

@@ -90,7 +90,7 @@ _operator = Operator(
     "small_kernel_aggregation",
     Backend("cpu", cpu.small_kernel_aggregation, cpu.why_not),
     Backend("torch", _shifted_products, lambda *args: None),
-    Backend("triton", _on_triton, _triton_why_not),
+    Backend("triton", _on_triton, _triton_why_not, behind=triton.BEHIND),
     Backend("reference", small_kernel_aggregation_reference, lambda *args: None),
 )
 

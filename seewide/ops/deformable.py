@@ -188,7 +188,7 @@ _operator = Operator(
     Backend(
         "torch", _sample_maps, lambda *args: None, lambda *args: "torch.nn.functional.grid_sample"
     ),
-    Backend("triton", _on_triton, _triton_why_not),
+    Backend("triton", _on_triton, _triton_why_not, behind=triton.BEHIND),
     Backend("reference", dcnv3_reference, lambda *args: None),
 )
 

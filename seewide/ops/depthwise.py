@@ -101,7 +101,7 @@ _operator = Operator(
     "depthwise_conv2d",
     Backend("cpu", cpu.depthwise_conv2d, cpu.why_not, cpu.plan),
     Backend("torch", _stock, lambda *args: None, lambda *args: "torch.nn.functional.conv2d"),
-    Backend("triton", _on_triton, _triton_why_not, _triton_plan),
+    Backend("triton", _on_triton, _triton_why_not, _triton_plan, behind=triton.BEHIND),
     Backend("reference", depthwise_conv2d_reference, lambda *args: None),
 )
 

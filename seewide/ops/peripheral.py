@@ -257,7 +257,7 @@ _operator = Operator(
         lambda *args: None,
         lambda *args: "depthwise_conv2d of the expanded kernel",
     ),
-    Backend("triton", _on_triton, _triton_why_not, _triton_plan),
+    Backend("triton", _on_triton, _triton_why_not, _triton_plan, behind=triton.BEHIND),
     Backend("reference", peripheral_conv2d_reference, lambda *args: None),
 )
 

@@ -4,9 +4,16 @@ The switch is set in tests/conftest.py, before anything can import Triton.
 """
 
 import importlib.util
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+from seewide.kernels import triton as door
+from seewide.ops import use_backend
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))  # family_checks, for the networks here
 
 INTERPRETED = not torch.cuda.is_available()
 TRITON = importlib.util.find_spec("triton") is not None
@@ -19,3 +26,13 @@ collect_ignore_glob = [] if TRITON else ["test_triton_*.py"]
 def device() -> str:
     """Where the kernels run: on the GPU, or interpreted."""
     return "cpu" if INTERPRETED else "cuda"
+
+
+@pytest.fixture
+def asked(monkeypatch, device):
+    """The kernels are asked for, and in the interpreter the door lets tensors of the CPU in."""
+    torch.use_deterministic_algorithms(False)  # for the gradient of dcnv3's map
+    if device == "cpu":
+        monkeypatch.setattr(door, "why_not", lambda x: None)
+    with use_backend("triton"):
+        yield

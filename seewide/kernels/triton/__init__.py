@@ -17,6 +17,7 @@ from torch import Tensor
 
 TRITON = importlib.util.find_spec("triton") is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+BEHIND = "only when asked for, as no GPU has timed it yet"
 OLDEST = (8, 0)  # A100; the tensor cores before it know neither bfloat16 nor TF32
 
 

@@ -1,0 +1,97 @@
+"""Whole networks with the Triton kernels: interpreted on small pictures, on a GPU in full."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from family_checks import load_authors_weights, load_fill
+
+import seewide
+from seewide.kernels.triton import depthwise
+from seewide.ops import use_backend
+from seewide.testing import deviation, randomize
+
+NETWORKS = ["unireplknet_a", "lsnet_t", "uniconvnet_a", "pelk_t", "slak_t", "replknet_31b"]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+# Family and variant of the authors' figures, and the network.
+GOLDENS = [
+    ("unireplknet", "a", "unireplknet_a"),
+    ("unireplknet", "t", "unireplknet_t"),
+    ("lsnet", "t", "lsnet_t"),
+    ("lsnet", "s", "lsnet_s"),
+    ("uniconvnet", "a", "uniconvnet_a"),
+    ("uniconvnet", "t", "uniconvnet_t"),
+    ("replknet", "31b", "replknet_31b"),
+    ("slak", "tiny", "slak_t"),
+]
+
+
+@pytest.mark.slow  # the interpreter: a few thousand programs each
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize("name", ["unireplknet_a", "lsnet_t", "uniconvnet_a"])
+def test_networks_in_the_interpreter(name, device, monkeypatch):
+    """Merged, on 32 x 32 pixels; depthwise convolutions by the direct kernel, the quicker one."""
+    monkeypatch.setattr(depthwise, "plan", lambda *args: "direct")
+    model = seewide.fuse(randomize(timm.create_model(name)).eval())
+    x = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        got = model.to(device)(x.to(device)).cpu()
+        with use_backend("reference"):
+            want = model.cpu().double()(x.double())
+    assert deviation(got, want) < 1e-3
+
+
+def compared(model, x, want, dtype):
+    """Distances of the logits from `want` by backend; ours may be twice torch's own."""
+    model, x, found = model.to("cuda", dtype), x.to("cuda", dtype), {}
+    with torch.inference_mode():
+        for backend in ("torch", "triton"):
+            with use_backend(backend):
+                found[backend] = deviation(model(x).cpu(), want)
+    assert found["triton"] <= 2 * found["torch"] + 1e-5, found
+    return found["triton"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("merged", [False, True], ids=["training form", "merged"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_agree_with_float64(name, merged, dtype):
+    """As near to float64 on the CPU as stock kernels come, or within twice that."""
+    model = randomize(timm.create_model(name)).eval()
+    model = seewide.fuse(model) if merged else model
+    x = torch.randn(2, 3, 96, 128)
+    with torch.inference_mode():
+        want = model.double()(x.double())
+    compared(model, x, want, dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("merged", [False, True], ids=["training form", "merged"])
+@pytest.mark.parametrize(("family", "variant", "name"), GOLDENS)
+def test_goldens(family, variant, name, merged, dtype, parity):
+    """The authors' logits, for their deterministic weights and picture."""
+    model = load_authors_weights(parity, family, variant, name)
+    model = seewide.fuse(model) if merged else model
+    want = torch.from_numpy(np.load(parity / f"{family}.{variant}.npz")["logits"])
+    found = compared(model, load_fill(parity).image(), want, dtype)
+    assert found < {torch.float32: 5e-3}.get(dtype, 0.5)  # halves: the families' tests say why
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NETWORKS[:4])
+def test_networks_train(name):
+    """Gradients of all parameters, under autocast to bfloat16, as with stock kernels."""
+    torch.use_deterministic_algorithms(False)
+    model = randomize(timm.create_model(name)).cuda().eval()  # no drop path
+    x, gradients = torch.randn(2, 3, 96, 128, device="cuda"), {}
+    for backend in ("torch", "triton"):
+        model.zero_grad()
+        with use_backend(backend), torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = model(x).float().square().mean()
+        with use_backend(backend):
+            loss.backward()
+        gradients[backend] = torch.cat([p.grad.flatten() for p in model.parameters()])
+    difference = (gradients["triton"] - gradients["torch"]).norm() / gradients["torch"].norm()
+    assert difference < 0.05
