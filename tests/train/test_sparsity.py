@@ -18,9 +18,10 @@ from torch import nn
 from seewide import InputError
 from seewide.models import PeLK
 from seewide.recipes import get
-from seewide.train import fit, load_run
+from seewide.train import Interrupted, fit, load_run, resume
 from seewide.train.checkpoint import load_last
 from seewide.train.density import DensityReport, report_density
+from seewide.train.learner import Learner
 from seewide.train.sparsity import DynamicSparsity
 
 UPDATES = 12
@@ -299,16 +300,37 @@ def test_a_shared_weight_counts_for_each_tap_of_its_cell():
     assert layer.grid[0] > 1
 
 
-def test_a_whole_run_is_as_sparse_as_its_recipe_says(pictures, small, quiet, tmp_path):
-    recipe = replace(small, sparsity=0.4, prune_every=1)  # and it keeps an average of the weights
-    result = fit(tiny.NAME, pictures, recipe, tmp_path / "run", console=quiet)
-    model, _ = load_run(result.folder)
-    sparsity = DynamicSparsity(model, 0.4, total_updates=1)
-    sparsity.load_state_dict(load_last(result.folder)["sparsity"])
+def test_a_run_is_as_sparse_as_its_recipe_says_and_goes_on_so(
+    pictures, small, quiet, tmp_path, monkeypatch
+):
+    recipe = replace(small, epochs=2, sparsity=0.4, prune_every=1, growth="gradient")
+    unbroken = fit(tiny.NAME, pictures, recipe, tmp_path / "unbroken", console=quiet).folder
+    kept, _ = load_run(unbroken)  # an average of the weights
+    sparsity = DynamicSparsity(kept, 0.4, total_updates=1)
+    sparsity.load_state_dict(load_last(unbroken)["sparsity"])
+    assert sum(counts(sparsity).values()) == sparsity.kept < sparsity.total
     for name, weight in sparsity.weights.items():
         assert not weight[~sparsity.masks[name]].any()
-    zeros = sum(int((weight == 0).sum()) for weight in sparsity.weights.values())
-    assert zeros >= sparsity.total - sparsity.kept > 0
+
+    whole = Learner.update
+
+    def until_the_fourth(self, epoch, update, images):
+        if (epoch, update) == (2, 1):
+            raise KeyboardInterrupt
+        return whole(self, epoch, update, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "update", until_the_fourth)
+        with pytest.raises(Interrupted):
+            fit(tiny.NAME, pictures, recipe, tmp_path / "run", save_every=1, console=quiet)
+    assert load_last(tmp_path / "run")["place"]["update"] == 1
+    resume(tmp_path / "run", console=quiet)
+
+    one, two = load_last(unbroken), load_last(tmp_path / "run")
+    for name, mask in one["sparsity"]["masks"].items():
+        assert torch.equal(mask, two["sparsity"]["masks"][name])
+    for name, weight in one["model"].items():
+        assert torch.equal(weight, two["model"][name])
 
 
 def _rank(rank: int, port: int, folder: str) -> None:
