@@ -89,8 +89,8 @@ class DynamicSparsity:
         split = [name for name, weight in self.weights.items() if isinstance(weight, DTensor)]
         if split:
             raise InputError(
-                f"dynamic sparsity needs whole weights, and FSDP has split {split[0]}; train with "
-                "DDP"
+                f"dynamic sparsity needs whole weights, and FSDP has split {split[0]}; train "
+                "without --shard"
             )
         self.masks = {
             name: torch.ones_like(w, dtype=torch.bool) for name, w in self.weights.items()
