@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from rich.console import Console
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from seewide import InputError
 from seewide.models import PeLK
@@ -351,6 +353,19 @@ def _rank(rank: int, port: int, folder: str) -> None:
     state = sparsity.state_dict() | {"model": dict(model.named_parameters())}
     torch.save(state, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")
+def test_weights_that_are_split_over_processes_are_refused():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = nn.Sequential(nn.Linear(4, 4))
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(InputError, match=r"FSDP has split 0\.weight; train without --shard"):
+            DynamicSparsity(model, 0.4, total_updates=1)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow  # 5 to 20 seconds for two processes to import torch
