@@ -1,6 +1,7 @@
 """The Triton kernels of depthwise_conv2d against its definition in float64."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -205,15 +206,13 @@ def test_there_is_a_configuration_for_every_shape():
                 assert all(size & (size - 1) == 0 < size for size in config.tiles.values()), config
 
 
-def test_tf32_only_if_allowed():
+def test_tf32_only_if_allowed(monkeypatch):
     x = torch.empty(1)
     assert toeplitz.precision(x) == "tf32x3"
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
+    for allowed in ({"fp32_precision": "tf32"}, {"allow_tf32": True}):  # PyTorch from 2.9, before
+        monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(**allowed))
         assert toeplitz.precision(x) == "tf32"
         assert toeplitz.precision(x.half()) == "ieee"
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 KERNELS = [(5, 5), (7, 7), (13, 13), (31, 31), (51, 5), (5, 51), (101, 101)]

@@ -23,8 +23,8 @@ two columns, and the wanted sums lie on its diagonals:
 Dilation: T's kernel has zeros between its taps; of A other diagonals are read.
 
 Sums are float32. Halves are multiplied as they are, float32 in three TF32 products, which is as
-exact as float32 itself (7.5e-8 on K = 31); in one (3e-4) only if
-`torch.backends.cuda.matmul.allow_tf32` is set.
+exact as float32 itself (7.5e-8 on K = 31); in one (3e-4) only if PyTorch's setting for products of
+matrices is TF32 (`torch.backends.cuda.matmul.fp32_precision`, once `allow_tf32`).
 A zero of T times an infinite or NaN pixel is NaN: such a pixel also spoils outputs up to a block
 outside its kernel's reach.
 
@@ -48,7 +48,12 @@ def precision(x: Tensor) -> str:
     """How `tl.dot` multiplies."""
     if x.dtype != torch.float32:
         return "ieee"  # halves have one way
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    matmul = torch.backends.cuda.matmul
+    try:
+        allowed = matmul.fp32_precision == "tf32"
+    except AttributeError:  # before PyTorch 2.9; since then, the old name may raise
+        allowed = matmul.allow_tf32
+    return "tf32" if allowed else "tf32x3"
 
 
 @triton.jit
