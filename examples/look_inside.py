@@ -2,8 +2,7 @@
 
     python examples/look_inside.py photo.jpg --out gallery
 
-Without a photo, noise; the weights are random unless a file is given for a network:
---weights pelk_t=pelk_t.safetensors
+Without a photo, noise; with random weights, or --weights pelk_t=pelk_t.safetensors.
 """
 
 import argparse
@@ -37,15 +36,17 @@ def network(name, **arguments):
 
 
 pelk = network("pelk_t").stages[0]
-kernels = {"PeLK, 51 x 51 shared": anatomy.impulse_response(pelk.blocks[0].mixer.mixer, 44, 51)[0]}
+shared = pelk.blocks[0].mixer.mixer
+kernels = {"PeLK, 51 x 51 shared": anatomy.impulse_response(shared, 44, 51)[0]}
 unireplknet = network("unireplknet_a").stages[1].blocks[0].dwconv
 kernels["UniRepLKNet, 13 x 13 merged"] = anatomy.impulse_response(unireplknet, 80, 13)[0]
 slak = network("slak_t").stages[0].blocks[0].mixer
 kernels["SLaK, 51 x 5 and 5 x 51"] = anatomy.impulse_response(slak, 124, 51)[0]
 print("drawn:", anatomy.draw_maps(kernels, options.out / "kernels.png", signed=True))
-positions = {f"position map {i}": pelk.pos_embed[i].detach().numpy() for i in range(6)}
+added = shared(torch.zeros(1, 44, 56, 56), pelk.pos_embed)[0].detach().numpy()
+positions = {f"embedding {i}": pelk.pos_embed[i].detach().numpy() for i in range(3)}
+positions |= {f"added to zeros, {i}": added[i] for i in range(3)}
 print("drawn:", anatomy.draw_maps(positions, options.out / "positions.png", signed=True))
-
 names = [f"stages.2.blocks.1.mixer{part}" for part in (".weight_norm", ".lkp", "")]
 lsnet = network("lsnet_b", img_size=options.side)
 weights, perceived, aggregated = anatomy.feature_maps(lsnet, x, names).values()
@@ -53,7 +54,6 @@ maps = {f"weight of tap {i}": tap for i, tap in enumerate(anatomy.tap_means(weig
 maps |= {f"LKP {i}": perceived[0, i].numpy() for i in range(3)}
 maps |= {f"SKA {i}": aggregated[0, i].numpy() for i in range(3)}
 print("drawn:", anatomy.draw_maps(maps, options.out / "lsnet.png", columns=5))
-
 layers = [f"stages.0.blocks.0.rfa.layers.{i}" for i in range(3)]
 flow = anatomy.field_flow(network("uniconvnet_a"), x, layers)
 print("drawn:", draw_erf({n.split("rfa.")[1]: f for n, f in flow.items()}, options.out / "rfa.png"))

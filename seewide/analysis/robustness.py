@@ -29,6 +29,7 @@ from torch import Tensor
 
 from seewide.analysis.corruptions import CORRUPTIONS, corrupt
 from seewide.analysis.images import list_pictures, open_picture
+from seewide.analysis.subject import Progress
 from seewide.errors import InputError, unknown
 
 # Percent, means over the severities, of torchvision's AlexNet: arXiv 1903.12261, Table 1's norm.
@@ -168,7 +169,7 @@ def imagenet_c_errors(
     transform: Transform,
     batch: int = 32,
     images: int | None = None,
-    progress: Callable[[str, int], Callable[[], object]] = lambda what, steps: lambda: None,
+    progress: Progress = lambda what, steps: lambda: None,
 ) -> CorruptionErrors:
     """Count mistakes on the published pictures.
 
