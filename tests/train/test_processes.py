@@ -113,6 +113,7 @@ def test_a_batch_that_does_not_divide():
         Batch.of(Recipe(batch_size=10), 4)
 
 
+@pytest.mark.slow
 def test_one_that_dies_ends_the_other_and_the_same_command_goes_on(tmp_path, pictures):
     run = tmp_path / "run"
     words = ["-m", "seewide", "train", "test_convnext", "--data", pictures, "--out", run,
