@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import nn
 
@@ -38,27 +36,18 @@ from seewide.train.checkpoint import (
     save_weights,
 )
 from seewide.train.console import facts, make_progress
-from seewide.train.data import (
-    BROKEN,
-    CHECK_AT_MOST,
-    Broken,
-    Order,
-    Source,
-    batches,
-    check_pictures,
-    make_loader,
-    train_transform,
-)
-from seewide.train.engine import Batch, Engine
-from seewide.train.evaluate import make_eval_loader, score
-from seewide.train.learner import Batches, Learner, Outcome
+from seewide.train.data import Source
+from seewide.train.density import DENSITY, report_density
+from seewide.train.engine import Engine
+from seewide.train.evaluate import score
+from seewide.train.feed import Feed
+from seewide.train.learner import Learner, Outcome
 from seewide.train.memory import keep_freed_memory
 from seewide.train.surviving import (
     Interrupted,
     Terminated,
     Termination,
     Writer,
-    keep_batch,
     snapshot,
 )
 from seewide.train.watching import Watch, draw_run
@@ -113,52 +102,10 @@ class Run:
         console: Console,
     ) -> None:
         self.config, self.folder, self.console, self.engine = config, folder, console, engine
-        self.recipe = recipe = config.recipe
-        self.split = source.split
-        self.train_split = source.train.limited(recipe.limit_images)
-        self.val_split = source.val.limited(recipe.limit_images)
-        self.updates = len(self.train_split) // recipe.batch_size
-        if not self.updates:
-            raise InputError(
-                f"batch size {recipe.batch_size} is more than the {len(self.train_split)} pictures "
-                "to train on; choose a smaller one"
-            )
-        batch = Batch.of(recipe, engine.ranks)
-        if (recipe.mixup or recipe.cutmix) and batch.device_batch % 2:
-            raise InputError(
-                f"mixup and cutmix pair pictures, so a batch must be even, got {batch.device_batch}"
-            )
+        self.recipe = config.recipe
+        self.feed = Feed(config, self.info(0, 0.0), folder, source, engine, console)
+        self.updates = self.feed.updates
         self.learner = Learner(model, config, engine, self.updates)
-        self.order = Order(
-            len(self.train_split),
-            seed=config.seed,
-            take=self.updates * recipe.batch_size,
-            update=recipe.batch_size,
-            device_batch=batch.device_batch,
-            rank=engine.rank,
-            ranks=engine.ranks,
-            repeats=recipe.repeated_augment,
-            shards=self.train_split.shards,
-        )
-        self.broken = Broken(
-            folder / BROKEN,
-            len(self.train_split) + len(self.val_split),
-            config.broken,
-            lambda line: console.print(line, markup=False, soft_wrap=True),
-        )
-        self.loader = make_loader(
-            self.train_split,
-            train_transform(recipe, config.mean, config.std),
-            self.order,
-            batch.device_batch,
-            config.workers,
-            seed=config.seed,
-            broken=self.broken,
-        )
-        self.val_loader = make_eval_loader(
-            self.val_split, self.info(0, 0.0), min(64, len(self.val_split)), config.workers,
-            engine.rank, engine.ranks, self.broken,
-        )  # fmt: skip
         self.writer = Writer()
         self.history: list[dict[str, float]] = []
         self.place = Place()
@@ -197,16 +144,6 @@ class Run:
                 f"{LAST} of {self.folder} does not fit its {CONFIG}: {reason}"
             ) from None
 
-    def check_pictures(self) -> None:
-        """All of a split that is not too large, so that most trouble costs seconds."""
-        splits = [s for s in (self.train_split, self.val_split) if len(s) <= CHECK_AT_MOST]
-        found = []
-        with make_progress(self.console) as progress:
-            bar = progress.add_task("checking the pictures", total=sum(map(len, splits)), note="")
-            for split in splits:
-                found += check_pictures(split, lambda: progress.advance(bar))
-        self.broken.add(found)
-
     def train(self) -> RunResult:
         """The remaining epochs."""
         if self.engine.device.type == "cpu":
@@ -214,7 +151,7 @@ class Run:
         self.announce()
         total, done = self.recipe.epochs * self.updates, self.updates_done
         if self.recipe.sparsity and not done:
-            self.learner.make_sparse(self.pictures(1))
+            self.make_sparse()
         with (
             Termination() as self.termination,
             self.eyes(total, done) as watch,
@@ -276,9 +213,9 @@ class Run:
         scaled = f" ({recipe.lr:g} for each {recipe.lr_batch})" if recipe.lr_batch else ""
         lines: dict[str, object] = {
             "model": f"{config.model}, {millions:.2f} M parameters, {start}",
-            "data": f"{config.data}: {len(self.train_split)} pictures of "
+            "data": f"{config.data}: {len(self.feed.train)} pictures of "
             f"{len(config.class_names)} classes",
-            "held_out": f"{len(self.val_split)} pictures: {self.split}",
+            "held_out": f"{len(self.feed.val)} pictures: {self.feed.split}",
             "recipe": f"{config.recipe_name}: {recipe.image_size} px, {self.updates} updates an "
             f"epoch, epochs {recipe.epochs}",
             "batch": learner.batch,
@@ -296,16 +233,14 @@ class Run:
         update = f", update {self.place.update} of {self.updates}" if self.place.update else ""
         return f"epoch {len(self.history)}{update}"
 
-    def pictures(self, epoch: int, update: int = 0) -> Batches:
-        """This process's batches of an epoch from an update on, on the device."""
-        self.order.epoch, self.order.start = epoch, update
-        layout = torch.channels_last if self.config.channels_last else torch.preserve_format
-        device = self.engine.device
-        for x_NCHW, y_N in batches(self.loader):
-            yield (
-                x_NCHW.to(device, non_blocking=True, memory_format=layout),
-                y_N.to(device, non_blocking=True),
-            )
+    def make_sparse(self) -> None:
+        """The first masks; and what they leave, which stays the same."""
+        self.learner.make_sparse(self.feed.batches(1))
+        if self.engine.leads:
+            side = self.recipe.image_size
+            report = report_density(self.learner.sparsity, (1, 3, side, side))
+            report.save(self.folder / DENSITY)
+            self.console.print(f"sparse    {report}", markup=False, soft_wrap=True)
 
     def train_epoch(self, epoch: int, step: Callable[[Outcome], object]) -> None:
         """The rest of an epoch, its validation, and everything on disk.
@@ -314,7 +249,7 @@ class Run:
         """
         started, begun = time.perf_counter(), self.place.update
         self.learner.model.train()
-        images = self.pictures(epoch, begun)
+        images = self.feed.batches(epoch, begun)
         for update in range(begun, self.updates):
             self.stop_if_asked()
             outcome = self.learner.update(epoch, update, images)
@@ -349,14 +284,13 @@ class Run:
 
     def validate(self) -> Scores:
         """Of all processes together. One alone is also free to stop here when asked to."""
-        rank, ranks = self.engine.rank, self.engine.ranks
         own = score(
             self.learner.kept,
-            self.val_loader,
+            self.feed.val_loader,
             len(self.config.class_names),
             self.engine.precision,
-            self.stop_if_asked if ranks == 1 else (lambda: None),
-            len(range(rank, len(self.val_split), ranks)),
+            self.stop_if_asked if self.engine.ranks == 1 else (lambda: None),
+            self.feed.val_count,
         )
         return Scores.together(self.engine.gather(own))
 
@@ -373,11 +307,7 @@ class Run:
 
     def stop_for_nan(self, epoch: int, update: int, outcome: Outcome) -> None:
         """Keep the batch, and end."""
-        size, path = self.learner.batch.device_batch, self.folder / f"nan-{self.engine.rank}.pt"
-        self.order.epoch, self.order.start = epoch, update
-        keys = list(islice(self.order, outcome.guilty * size, (outcome.guilty + 1) * size))
-        facts = {"epoch": epoch, "update": update, "loss": outcome.loss, "norm": outcome.norm}
-        keep_batch(path, self.loader.dataset, keys, facts)
+        path = self.feed.keep(epoch, update, outcome)
         what = "gradient" if math.isfinite(outcome.loss) else "loss"
         value = outcome.norm if what == "gradient" else outcome.loss
         raise InputError(

@@ -22,14 +22,19 @@ def seed_all(*key: int) -> None:
     torch.manual_seed(seed)
 
 
-@contextlib.contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Seed the CPU generators inside, and leave them outside as they were."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+def reseed(*key: int) -> None:
+    """Seed the CPU generators, for good: half of what `seeded` costs."""
     seed = _mix(key)
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed the CPU generators inside, and leave them outside as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    reseed(*key)
     try:
         yield
     finally:

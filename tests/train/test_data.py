@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 from tiny import COLOURS, SMALL, paint
+from torchvision.transforms.functional import normalize, to_tensor
 
 from seewide.errors import InputError
 from seewide.train.data import (
@@ -22,10 +24,12 @@ from seewide.train.data import (
     check_pictures,
     list_folder,
     make_loader,
+    on_device,
     open_source,
     read_picture,
     train_transform,
 )
+from seewide.train.data.transform import ToNormalized
 from seewide.train.seeding import seed_all, seeded
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -151,6 +155,38 @@ def test_chance_follows_from_seed_epoch_and_index(pictures, workers):
     assert torch.equal(epoch(1, 0, workers), first)
     assert not torch.equal(epoch(2, 0, workers), first)
     assert not torch.equal(epoch(1, 1, workers), first)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 45)])
+def test_pixels_are_normalized_as_by_torchvision(size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    assert torch.equal(ToNormalized(mean, std)(image), normalize(to_tensor(image), mean, std))
+
+
+def test_the_same_pictures_as_by_timms_own_ending(pictures):
+    """Erasing included, which comes last: our order of the steps is timm's."""
+    split = list_folder(pictures, tuple(COLOURS))
+    timms = create_transform(
+        32, is_training=True, scale=(0.5, 1.0), auto_augment=SMALL.rand_augment, mean=MEAN, std=STD,
+        re_prob=0.5, re_mode="pixel", color_jitter=None, interpolation=SMALL.interpolation,
+    )  # fmt: skip
+    ours = train_transform(SMALL, MEAN, STD)
+    for index in range(len(split)):
+        one, other = (Pictures(split, t)[1, index][0] for t in (ours, timms))
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_batches_travel_to_the_device(device):
+    images = [(torch.rand(4, 3, 8, 8), torch.arange(4) + n) for n in range(5)]
+    found = list(on_device(iter(images), torch.device(device), torch.channels_last))
+    assert len(found) == 5
+    for (x_NCHW, y_N), (ours_NCHW, our_N) in zip(images, found, strict=True):
+        assert ours_NCHW.device.type == device
+        assert ours_NCHW.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(ours_NCHW.cpu(), x_NCHW)
+        assert torch.equal(our_N.cpu(), y_N)
 
 
 def test_augmenting_a_picture_leaves_the_generators_alone(pictures):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from seewide.errors import InputError
 from seewide.train.data.broken import Broken
 from seewide.train.data.order import Key, Order
 from seewide.train.data.picture import read_picture
 from seewide.train.data.split import Split
-from seewide.train.seeding import seeded
+from seewide.train.seeding import reseed, seeded
 
 AHEAD = 4  # batches that each worker has ready; a slow one, of large pictures, holds nobody up
 IN_A_ROW = 100  # broken pictures, after which this is not about single pictures
@@ -50,11 +52,17 @@ class Pictures(Dataset):
             except InputError as error:
                 sentences.append(str(error))
                 continue
-            with seeded(self.seed, *key):
-                x_CHW = self.transform(picture)
-            return x_CHW, int(self.split.labels[index]), "\n".join(sentences)
+            x_CHW, label = self._transformed(picture, key), int(self.split.labels[index])
+            return x_CHW, label, "\n".join(sentences)
         many = f"{len(sentences)} pictures in a row cannot be read; " if self.most > 1 else ""
         raise InputError(f"{many}{sentences[-1]}")
+
+    def _transformed(self, picture: Image.Image, key: Key) -> Tensor:
+        if get_worker_info() is not None:  # whose generators serve nothing else
+            reseed(self.seed, *key)
+            return self.transform(picture)
+        with seeded(self.seed, *key):
+            return self.transform(picture)
 
 
 class Loader(DataLoader):
@@ -111,3 +119,38 @@ def batches(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
     except InputError as error:
         raise InputError(str(error).strip().rpartition("InputError: ")[2]) from None
+
+
+def on_device(
+    images: Iterator[tuple[Tensor, Tensor]],
+    device: torch.device,
+    layout: torch.memory_format = torch.preserve_format,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches on the device; to a GPU the next one travels while this one is learned from."""
+
+    def sent(x_NCHW: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
+        x_NCHW, y_N = (part.to(device, non_blocking=True) for part in (x_NCHW, y_N))
+        return x_NCHW.to(memory_format=layout), y_N
+
+    if device.type != "cuda":
+        for batch in images:
+            yield sent(*batch)
+        return
+    road = torch.cuda.Stream(device)
+    underway: deque[tuple[tuple[Tensor, Tensor], torch.cuda.Event]] = deque()
+
+    def arrived() -> tuple[Tensor, Tensor]:
+        batch, done = underway.popleft()
+        here = torch.cuda.current_stream(device)
+        here.wait_event(done)
+        for part in batch:  # of the road's memory, which must not go round before it is read
+            part.record_stream(here)
+        return batch
+
+    for batch in images:
+        with torch.cuda.stream(road):
+            underway.append((sent(*batch), road.record_event()))
+        if len(underway) > 1:
+            yield arrived()
+    while underway:
+        yield arrived()

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import torch
+from PIL import Image
 from timm.data import create_transform
+from torch import Tensor
+from torchvision.transforms import Compose
 
 from seewide.recipes import Recipe
 
 
 def train_transform(recipe: Recipe, mean: Sequence[float], std: Sequence[float]) -> Callable:
     """timm's training transform: crop, flip, RandAugment, erasing; PIL in, (3, H, W) out."""
-    return create_transform(
+    crop_and_flip, colours, ending = create_transform(
+        separate=True,
         input_size=recipe.image_size,
         is_training=True,
         scale=(recipe.min_crop, 1.0),
@@ -24,3 +30,23 @@ def train_transform(recipe: Recipe, mean: Sequence[float], std: Sequence[float])
         re_prob=recipe.erase,
         re_mode="pixel",
     )
+    erasing = ending.transforms[2:]  # behind timm's own ToTensor and Normalize
+    return Compose(
+        [*crop_and_flip.transforms, *colours.transforms, ToNormalized(mean, std), *erasing]
+    )
+
+
+class ToNormalized:
+    """PIL to (3, H, W) in float32, zero mean and unit variance; bit for bit as torchvision's.
+
+    Planes first and everything else in place: 130 us for 224 x 224 pixels, where ToTensor and
+    Normalize take 200, which is the price of a picture's own seed.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean_C11, self.std_C11 = (torch.tensor(v)[:, None, None] for v in (mean, std))
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        pixels_CHW = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+        x_CHW = torch.from_numpy(pixels_CHW).to(torch.float32)
+        return x_CHW.div_(255).sub_(self.mean_C11).div_(self.std_C11)
