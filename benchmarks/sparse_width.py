@@ -17,7 +17,6 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import timm
 from timm.models import register_model
 
 from benchmarks.conditions import RESULTS, Settings, write_csv
@@ -25,11 +24,8 @@ from seewide.analysis.cost import count_cost
 from seewide.analysis.pictures import Panel, draw_lines, points
 from seewide.models.pelk import PeLK, pelk_t
 from seewide.recipes import Recipe, get
-from seewide.train import fit
-from seewide.train.checkpoint import load_last
-from seewide.train.data import open_source
-from seewide.train.density import report_density
-from seewide.train.sparsity import DynamicSparsity
+from seewide.train import fit, load_run
+from seewide.train.density import density_of
 
 RUNS = Path("runs/sparse_width")
 NARROW = {"dims": (24, 48, 96, 192)}
@@ -79,17 +75,14 @@ def folder_of(form: Form, data: Path, recipe: Recipe, seed: int) -> Path:
     return RUNS / f"{data.name}-{recipe.image_size}px-{recipe.epochs}e" / f"{name}-seed{seed}"
 
 
-def size(form: Form, data: Path, recipe: Recipe, seed: int, classes: int) -> tuple[int, int]:
-    """Parameters and multiply-adds for one picture, zeros left out."""
-    model = timm.create_model(form.model, num_classes=classes)
-    shape = (1, 3, recipe.image_size, recipe.image_size)
-    if not form.settings:
-        cost = count_cost(model, shape)
-        return cost.parameters, cost.macs
-    masks = DynamicSparsity(model, form.settings["sparsity"], total_updates=1)
-    masks.load_state_dict(load_last(folder_of(form, data, recipe, seed))["sparsity"])
-    report = report_density(masks, shape)
-    return report.parameters, report.macs
+def size(form: Form, folder: Path) -> tuple[int, int]:
+    """Parameters and multiply-adds for one picture of a run, zeros left out."""
+    if form.settings:
+        report = density_of(folder)
+        return report.parameters, report.macs
+    model, info = load_run(folder)
+    cost = count_cost(model, (1, 3, info.image_size, info.image_size))
+    return cost.parameters, cost.macs
 
 
 def main() -> None:
@@ -107,13 +100,12 @@ def main() -> None:
         batch_size=given.batch_size,
     )
     data = given.data.resolve()
-    classes = len(open_source(data).class_names)
     header = ("form", "parameters", "M multiply-adds", "seed", "best top-1", "last top-1", "loss")
     rows, curves = [], {}
     for form in FORMS:
         for seed in given.seeds:
             history = train(form, data, recipe, seed)
-            parameters, macs = size(form, data, recipe, seed, classes)
+            parameters, macs = size(form, folder_of(form, data, recipe, seed))
             best = max(row["val_top1"] for row in history)
             last = history[-1]
             rows.append(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
+from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from seewide import InputError
 from seewide.cli import app
+from seewide.recipes import get
+from seewide.train import fit
 from seewide.train.comparing import draw_runs, find_runs, read_run
-from seewide.train.density import DensityReport, LayerDensity
 
 
 def write_run(folder: Path, epochs: int, top1: float, wanted: int = 4) -> Path:
@@ -118,12 +123,18 @@ def test_only_runs_without_an_epoch(runs, tmp_path):
         draw_runs(find_runs([runs / "begun"]), tmp_path / "none.png")
 
 
-def test_a_sparse_run_shows_what_is_left_of_each_layer(runs, tmp_path):
-    layer = LayerDensity(
-        "stem.0.weight", (4, 3, 2, 2), kept=24, weights=48, macs=240, dense_macs=480
-    )
-    DensityReport((1, 3, 8, 8), (layer,), 60, 500).save(runs / "good" / "density.json")
-    output = run_cli(runs / "good", "--out", tmp_path / "one.png").output
-    assert "50.0% of 48 weights are zero" in output
-    assert "stem.0  4 x 3 x 2 x 2" in output
-    assert "stem.0" not in run_cli(runs, "--out", tmp_path / "all.png").output
+def test_a_sparse_run_shows_what_is_left_of_each_layer(tmp_path):
+    recipe = replace(get("small_folder").smoke(), sparsity=0.4)
+    picture = numpy.zeros((8, 8, 3), dtype=numpy.uint8)
+    for index in range(20):
+        folder = tmp_path / "pictures" / ("black" if index % 2 else "white")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture + 255 * (index % 2 == 0)).save(folder / f"{index}.png")
+    out = tmp_path / "run"
+    fit("test_convnext", tmp_path / "pictures", recipe, out, console=Console(quiet=True))
+    result = run_cli(out, "--out", tmp_path / "one.png")
+    assert result.exit_code == 0, result.output
+    assert "40.0% of " in result.output
+    assert "head.fc" in result.output
+    saved = json.loads((out / "density.json").read_text())
+    assert saved["kept"] == saved["weights"] - round(0.4 * saved["weights"])

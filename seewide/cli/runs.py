@@ -22,11 +22,11 @@ def runs(
     seewide runs runs/pelk_t-flowers runs/pelk_t_dense-flowers --out pelk.png
 
     What is unfinished or damaged gets a sentence below the table, and the rest counts. A single
-    sparse run also shows what is left of each layer.
+    sparse run also shows what is left of each layer, and keeps it as density.json.
     """
     from seewide.train.comparing import draw_runs, find_runs, tabulate
     from seewide.train.console import make_console
-    from seewide.train.density import DENSITY, DensityReport
+    from seewide.train.density import DENSITY, density_of
 
     console = make_console()
     found = find_runs(folders or [Path("runs")])
@@ -34,8 +34,11 @@ def runs(
     for run in found:
         if run.trouble:
             console.print(f"{run.name}: {run.trouble}", markup=False, soft_wrap=True)
-    densities = folders[0] / DENSITY if folders and len(folders) == 1 else None
-    if densities is not None and densities.is_file():
-        console.print(DensityReport.load(densities).table())
+    if len(found) == 1 and found[0].sparse:
+        density = density_of(found[0].folder)
+        if density is not None:
+            console.print(density.table())
+            where = density.save(found[0].folder / DENSITY)
+            console.print(f"densities: {where}", markup=False, soft_wrap=True)
     if any(run.history for run in found):
         console.print(f"curves: {draw_runs(found, out)}", markup=False, soft_wrap=True)

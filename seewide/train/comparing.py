@@ -24,19 +24,23 @@ class RunRecord:
 
     Attributes:
         name: of the folder.
+        folder: where it lies.
         model, data, recipe: in the words of `config.json`; "?" where it is damaged.
         seed: of the run; None where it is not known.
         epochs: that the recipe asks for, 0 where they are not known.
+        sparse: whether the recipe leaves weights out.
         history: the rows of `metrics.jsonl` that can be read.
         trouble: a sentence on what is missing or damaged, or empty.
     """
 
     name: str
+    folder: Path
     model: str = "?"
     data: str = "?"
     recipe: str = "?"
     seed: int | None = None
     epochs: int = 0
+    sparse: bool = False
     history: tuple[Row, ...] = ()
     trouble: str = ""
 
@@ -53,7 +57,7 @@ class RunRecord:
 
 def read_run(folder: Path) -> RunRecord:
     """The record of a run folder. Whatever is damaged becomes the record's `trouble`."""
-    facts, troubles = {"name": folder.name or str(folder.resolve())}, []
+    facts, troubles = {"name": folder.resolve().name, "folder": folder}, []
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         facts |= {
@@ -62,6 +66,7 @@ def read_run(folder: Path) -> RunRecord:
             "recipe": str(config["recipe_name"]),
             "seed": int(config["seed"]),
             "epochs": int(config["recipe"]["epochs"]),
+            "sparse": config["recipe"].get("sparsity", 0) > 0,
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         troubles.append(f"{CONFIG} is damaged: {type(error).__name__}, {error}")

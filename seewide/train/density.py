@@ -3,10 +3,8 @@
 The multiply-adds are those that a computation which skips zeros would do. No library of today does
 so for scattered zeros: on the clock a sparse network is as fast as the dense one of its width.
 
-The loop calls `report_density` once the masks are there, from `DynamicSparsity.start` or from a
-checkpoint, prints it as one line, and saves it as `density.json` in the run folder; and saves it
-again at the end. Moves keep the count of every layer, so all but the multiply-adds of peripheral
-convolutions, whose weights stand for different numbers of taps, holds for the whole run.
+Moves keep the count of every layer. So all but the multiply-adds of peripheral convolutions, whose
+weights stand for different numbers of taps, stays as it is for a whole run.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -23,9 +21,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seewide.analysis._modes import OnMeta
-from seewide.errors import InputError, write_atomically
+from seewide.errors import write_atomically
 from seewide.layers import PeripheralConv2d
 from seewide.ops.peripheral import expand_weight
+from seewide.train.build import build_model
+from seewide.train.checkpoint import RunConfig, load_last
 from seewide.train.console import make_table
 from seewide.train.sparsity import DynamicSparsity
 
@@ -100,27 +100,6 @@ class DensityReport:
         text = json.dumps(content, indent=2) + "\n"
         return write_atomically(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
 
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> DensityReport:
-        """Read back what `save` wrote.
-
-        Raises:
-            InputError: no such file, or a damaged one.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            names = [field.name for field in fields(LayerDensity)]
-            layers = (
-                LayerDensity(
-                    **{name: layer[name] for name in names} | {"shape": (*layer["shape"],)}
-                )
-                for layer in content["layers"]
-            )
-            sums = content["dense_parameters"], content["dense_macs"]
-            return cls(tuple(content["image"]), tuple(layers), *sums)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not a report of densities: {error}") from None
-
 
 def report_density(
     sparsity: DynamicSparsity, shape: Sequence[int] = (1, 3, 224, 224)
@@ -155,6 +134,24 @@ def report_density(
         dense_parameters=sum(parameter.numel() for parameter in model.parameters()),
         dense_macs=counter.get_total_flops() // 2,
     )
+
+
+def density_of(folder: Path) -> DensityReport | None:
+    """Of a run, by the masks in its last checkpoint; None for a dense one, or before its first.
+
+    Raises:
+        InputError: no run, or a damaged one.
+    """
+    config = RunConfig.load(folder)
+    state = load_last(folder) if config.recipe.sparsity else None
+    if state is None:
+        return None
+    recipe = config.recipe
+    side, classes = recipe.image_size, len(config.class_names)
+    model = build_model(config.model, classes, side, stem_stride=recipe.stem_stride)
+    sparsity = DynamicSparsity.of(model, recipe, total_updates=1, seed=config.seed)
+    sparsity.load_state_dict(state["sparsity"])
+    return report_density(sparsity, (1, 3, side, side))
 
 
 def _share(layer: nn.Module, mask: Tensor) -> float:
