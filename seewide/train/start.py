@@ -147,7 +147,7 @@ def fit(
     if state is not None:
         run.load_state(state)
     if not begun:
-        run.check_pictures()
+        run.feed.check()
         if engine.leads:
             config.save(folder)
     with engine.together():
