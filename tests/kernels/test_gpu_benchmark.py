@@ -15,12 +15,15 @@ from benchmarks import conditions
 from benchmarks.gpu import aims, cases, estimate, networks, operators, page
 from benchmarks.gpu import run as gpu
 from benchmarks.gpu.__main__ import app
+from benchmarks.gpu.authors import aggregation as published
 from benchmarks.gpu.clock import Budget, Limits
 from benchmarks.gpu.run import BUDGET, WHOLE, Part
 from benchmarks.shapes import unique
 from seewide.cli import app as command_line
 from seewide.errors import InputError
 from seewide.layers import DCNv3
+from seewide.ops import small_kernel_aggregation_reference
+from seewide.testing import assert_matches_reference
 from seewide.train.console import make_console
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +70,12 @@ def test_depthwise(K, limits):
     checked(case, limits)
 
 
+def test_the_authors_algorithm():
+    tensors = torch.randn(1, 4, 3, 5), torch.randn(1, 2, 9, 3, 5)
+    assert_matches_reference(published, small_kernel_aggregation_reference, tensors)
+
+
+@pytest.mark.slow
 def test_aggregation(limits):
     case = small(next(cases.aggregation()))
     assert cases.PUBLISHED in case.forms
@@ -178,7 +187,7 @@ def test_it_should_take_less_than_ten_minutes():
 
 def test_page(tmp_path):
     ops, nets = imagined()
-    ops = [row for row in ops if row.case.dtype == torch.bfloat16]
+    ops = [row for row in ops if row.case.shape[2:] == (32, 32)]  # a panel for each dtype
     found = [(what, figure, "yes") for what, figure, _ in aims.judge(ops, nets)]
     budget = Budget(1, left_out=["one thing"], failed=["another: why"])
     picture = tmp_path / "figures" / "curve.png"

@@ -18,6 +18,9 @@ SHAPES = [
 ]
 
 
+LAYOUTS = [torch.contiguous_format, pytest.param(torch.channels_last, marks=pytest.mark.slow)]
+
+
 def inputs(shape, device, dtype=torch.float32, layout=torch.contiguous_format):
     N, C, H, W, G, k = shape
     x = torch.randn(N, C, H, W).to(device, dtype).contiguous(memory_format=layout)
@@ -35,6 +38,7 @@ def test_output_and_gradients_match_the_definition(shape, device):
     check(inputs(shape, device))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", aggregation._configs(3, 8, backward=False)[1:])
 def test_every_configuration(config, device, monkeypatch):
     monkeypatch.setattr(aggregation, "_configs", lambda *args, **kwargs: [config])
@@ -65,6 +69,7 @@ def test_empty_batch(device):
     assert weight.grad.shape == weight.shape
 
 
+@pytest.mark.slow
 def test_second_derivatives(device):
     """Against autograd through the definition."""
 
@@ -82,9 +87,9 @@ def test_second_derivatives(device):
 @pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor that is not a leaf"
 )  # opcheck's
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_operators_are_well_formed(layout, device):
-    x, weight = inputs((1, 4, 2, 3, 2, 3), device, layout=layout)
+    x, weight = inputs((1, 4, 2, 3, 2, 1), device, layout=layout)  # one tap: the quickest
     x, weight = x.requires_grad_(), weight.contiguous().requires_grad_()
     torch.library.opcheck(aggregation._aggregate, (x, weight))
     torch.library.opcheck(aggregation._gradients, (x, weight, torch.ones_like(x)))

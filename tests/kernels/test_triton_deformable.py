@@ -54,6 +54,7 @@ def test_output_and_gradients_match_the_definition(case, device):
     check(case, inputs(case, device))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", deformable._configs(8)[1:])
 def test_every_configuration(config, device, monkeypatch):
     monkeypatch.setattr(deformable, "_configs", lambda D: [config])
@@ -102,7 +103,7 @@ def test_empty_batch(device):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # which opcheck reads of other tensors
-@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("softmax", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_operators_are_well_formed(softmax, device):
     geometry = (3, 2, 1.0, 1, 1, softmax)
     tensors = inputs((1, 3, 4, 2, 4, 3, *geometry[2:]), device)
