@@ -11,7 +11,7 @@ import typer
 def runs(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Runs, or folders of runs. Default: runs."),
+        typer.Argument(help="Runs, or folders of runs. Default: runs."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Picture of all curves.")] = Path("runs.png"),
 ) -> None:
