@@ -108,6 +108,16 @@ def test_flags_and_settings_reach_the_recipe(tmp_path):
     assert (config["seed"], config["recipe_name"]) == (5, "digits, changed")
 
 
+def test_a_recipe_brings_its_model(tmp_path):
+    result = seewide(
+        "train", "unireplknet_a_in1k", "--data", "digits", "--fast", "--out", tmp_path / "run"
+    )
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe_name"] == "unireplknet_a_in1k"
+    assert config["model"] == config["recipe"]["model"]
+
+
 def test_eval_prints_both_forms_and_writes_pictures(run, tmp_path):
     result = seewide("eval", run, "--out", tmp_path)
     assert result.exit_code == 0, result.output
@@ -164,6 +174,10 @@ def test_models_lists_ours_with_the_papers_counts():
         (["train", MODEL, "--data", "digits", "--lr", "-1"], "lr must be above 0, got -1.0"),
         (["train", MODEL, "--data", "digits", "--device", "abacus"], "device 'abacus' is not here"),
         (["train", MODEL, "--data", "digits", "--amp", "on"], "unknown --amp 'on'"),
+        (["train", "digits", "--data", "digits"], "seewide train MODEL --recipe digits"),
+        (["train", "lsnet_t_in1k", "--recipe", "digits"], "lsnet_t_in1k is a recipe, and --recipe"),
+        (["train", MODEL, "--data", "digits", "--nan", "no"], "--nan must be stop or skip, got"),
+        (["train", "--resume", "x", "--compile"], "leave out --compile"),
         (["train", "--resume", "nowhere"], "nowhere is no run folder"),
         (["train", MODEL, "--resume", "x", "--lr", "1"], "leave out MODEL, --lr"),
         (["eval", "runs/nowhere"], "there is no run runs/nowhere"),
