@@ -12,6 +12,7 @@ from timm.models import model_parameters
 from timm.utils import ModelEmaV3, adaptive_clip_grad
 from torch import Tensor, nn
 
+from seewide.errors import InputError
 from seewide.recipes import Recipe
 from seewide.train.build import use_grad_checkpointing
 from seewide.train.checkpoint import RunConfig
@@ -55,6 +56,8 @@ class Learner:
         self.recipe: Recipe = config.recipe
         self.engine, self.updates, self.seed = engine, updates, config.seed
         self.batch = Batch.of(self.recipe, engine.ranks)
+        if engine.sharded and self.recipe.clip_adaptive:
+            raise InputError("adaptive clipping needs whole weights, and --shard splits them")
         if config.grad_checkpointing:
             use_grad_checkpointing(model, config.model)
         self.model = engine.place(

@@ -7,7 +7,6 @@ import torch
 from family_checks import load_authors_weights, load_fill
 
 import seewide
-from seewide.kernels.triton import depthwise
 from seewide.ops import use_backend
 from seewide.testing import deviation, randomize
 
@@ -26,19 +25,26 @@ GOLDENS = [
 ]
 
 
-@pytest.mark.slow  # the interpreter: a few thousand programs each
+# The families with a block or two per stage and few channels: the interpreter is slow.
+SMALL = {
+    "unireplknet_a": {"depths": (1, 1, 1, 1), "dims": (4, 4, 4, 4)},
+    "lsnet_t": {"depths": (0, 1, 1, 1), "dims": (8, 8, 16, 16), "num_heads": 2},
+    "uniconvnet_a": {"depths": (1, 1, 1, 1), "dims": (16, 16, 16, 16)},
+}
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("asked")
-@pytest.mark.parametrize("name", ["unireplknet_a", "lsnet_t", "uniconvnet_a"])
-def test_networks_in_the_interpreter(name, device, monkeypatch):
-    """Merged, on 32 x 32 pixels; depthwise convolutions by the direct kernel, the quicker one."""
-    monkeypatch.setattr(depthwise, "plan", lambda *args: "direct")
-    model = seewide.fuse(randomize(timm.create_model(name)).eval())
-    x = torch.randn(1, 3, 32, 32)
+@pytest.mark.parametrize("name", SMALL)
+def test_small_networks(name, device):
+    """Merged, in float32, with every operator on its Triton kernel."""
+    model = seewide.fuse(randomize(timm.create_model(name, **SMALL[name])).eval())
+    x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         got = model.to(device)(x.to(device)).cpu()
         with use_backend("reference"):
             want = model.cpu().double()(x.double())
-    assert deviation(got, want) < 1e-3
+    assert deviation(got, want) < 1e-4
 
 
 def compared(model, x, want, dtype):

@@ -202,6 +202,23 @@ def test_augmenting_a_picture_leaves_the_generators_alone(pictures):
     assert draw() == expected
 
 
+def test_seeded_within_seeded():
+    def draw() -> tuple:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    def twice(between) -> tuple:
+        with seeded(1):
+            first = draw()
+            between()
+            return first, draw()
+
+    def inner() -> None:
+        with seeded(2):
+            draw()
+
+    assert twice(inner) == twice(lambda: None)
+
+
 def test_seeded_inside_and_outside():
     with seeded(1, 2):
         one = torch.rand(3)

@@ -132,7 +132,7 @@ def test_a_picture_that_breaks_later(tmp_path, small, quiet):
     again = replace(recipe, epochs=2)
     # The check is what is left out here: sets of more than 100,000 pictures go without.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seewide.train.loop.CHECK_AT_MOST", 0)
+        patch.setattr("seewide.train.feed.CHECK_AT_MOST", 0)
         torn = fit(NAME, folder, again, tmp_path / "torn", broken=0.1, workers=0, console=quiet)
     assert len(torn.history) == 2
     assert len((tmp_path / "torn" / BROKEN).read_text().splitlines()) == 2

@@ -39,7 +39,7 @@ def read_picture(picture: Picture) -> Image.Image:
     """
     if isinstance(picture, Image.Image):
         return picture
-    return _opened(picture, lambda image: image.convert("RGB"))
+    return _opened(picture, _decode)
 
 
 def check_pictures(split: Split, step: Callable[[], object] = lambda: None) -> list[str]:
@@ -53,6 +53,11 @@ def check_pictures(split: Split, step: Callable[[], object] = lambda: None) -> l
                 broken.append(str(error))
         step()
     return broken
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
 
 def _decode_small(image: Image.Image) -> None:
