@@ -6,7 +6,7 @@ import csv
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -92,17 +92,26 @@ def write_csv(
 ) -> Path:
     """`results/<name>-<device>-torch<version>-<dtype>.csv`, conditions first, as comments."""
 
-    def write(path: Path) -> None:
-        with path.open("w", newline="") as file:
-            for key, value in conditions(settings).items():
-                file.write(f"# {key}: {value}\n")
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
     version = torch.__version__.partition("+")[0]
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower()
     device = f"{settings.device}-{limit}" if limit else settings.device
     dtype = str(settings.dtype).removeprefix("torch.")
-    return write_atomically(RESULTS / f"{name}-{device}-torch{version}-{dtype}.csv", write)
+    name = f"{name}-{device}-torch{version}-{dtype}"
+    return write_rows(name, conditions(settings), header, rows)
+
+
+def write_rows(
+    name: str, conditions: Mapping[str, str], header: Sequence[str], rows: Iterable[Sequence]
+) -> Path:
+    """`results/<name>.csv`, conditions first, as comments."""
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            for key, value in conditions.items():
+                file.write(f"# {key}: {value}\n")
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+    return write_atomically(RESULTS / f"{name}.csv", write)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -26,6 +26,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+import seewide
+from benchmarks.conditions import write_rows
 from seewide.kernels.triton import (
     aggregation,
     deformable,
@@ -179,7 +181,7 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
 def run(
     console: Console, every: bool, architectures: list[int], pattern: str
 ) -> list[tuple[str, ...]]:
-    """Compile, and print a line per kernel and architecture.
+    """Compile, and print a line per kernel and architecture; all of them go into results/.
 
     Args:
         every: all candidates of each configuration list, not only the first.
@@ -211,4 +213,8 @@ def run(
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    if not pattern and not every:
+        versions = {"torch": torch.__version__, "seewide": seewide.__version__}
+        written = write_rows(f"code-triton{triton.__version__}", versions, COLUMNS, rows)
+        console.print(f"wrote {written}", highlight=False)
     return rows
