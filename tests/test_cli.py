@@ -174,6 +174,7 @@ def test_models_lists_ours_with_the_papers_counts():
         (["train", MODEL, "--data", "digits", "--lr", "-1"], "lr must be above 0, got -1.0"),
         (["train", MODEL, "--data", "digits", "--device", "abacus"], "device 'abacus' is not here"),
         (["train", MODEL, "--data", "digits", "--amp", "on"], "unknown --amp 'on'"),
+        (["train", "lsnet_t_in1kk", "--data", "digits"], "did you mean lsnet_t_in1k,"),
         (["train", "digits", "--data", "digits"], "seewide train MODEL --recipe digits"),
         (["train", "lsnet_t_in1k", "--recipe", "digits"], "lsnet_t_in1k is a recipe, and --recipe"),
         (["train", MODEL, "--data", "digits", "--nan", "no"], "--nan must be stop or skip, got"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from seewide.cli._app import INTERRUPTED, Data, Device, ImageSize, Workers
-from seewide.errors import InputError
+from seewide.errors import InputError, unknown
 
 HOW = "How it is carried out"
 
@@ -195,9 +196,23 @@ def _model_and_recipe(name: str | None, recipe: str | None) -> tuple[str | None,
         if not get(name).model:
             raise InputError(f"recipe {name} names no model: seewide train MODEL --recipe {name}")
         return None, name
+    if name is not None and recipe is None and _nearer_a_recipe(name):
+        raise unknown("model or recipe", name, RECIPES)
     if name is None and (recipe is None or not get(recipe).model):
         raise InputError("which model? `seewide models` lists them, unireplknet_a is the least")
     return name, recipe
+
+
+def _nearer_a_recipe(name: str) -> bool:
+    """Whether a name that no model has looks like a recipe's (`pelk_t_in1kk`)."""
+    import timm
+
+    from seewide.recipes import RECIPES
+
+    if timm.is_model(name.partition(".")[0]):
+        return False
+    nearest = get_close_matches(name, [*RECIPES, *timm.list_models()], n=1, cutoff=0.8)
+    return bool(nearest) and nearest[0] in RECIPES
 
 
 def _given_besides(context: typer.Context, *allowed: str) -> list[str]:

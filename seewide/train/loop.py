@@ -224,6 +224,8 @@ class Run:
             "device": self.engine,
             "run": self.folder,
         }
+        if recipe.teacher:
+            lines["teacher"] = f"{recipe.teacher}, {recipe.distill} distillation"
         if recipe.sync_batch_norm and self.engine.ranks > 1 and self.engine.device.type != "cuda":
             lines["batch_norm"] = "of each process alone: torch synchronises it on CUDA only"
         facts(self.console, **lines)
