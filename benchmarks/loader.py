@@ -33,6 +33,7 @@ from benchmarks.timing import Rounds, take_turns
 from seewide.recipes import Recipe, get
 from seewide.train.build import build_model
 from seewide.train.data import Order, Split, batches, make_loader, open_unsplit, train_transform
+from seewide.train.data.transform import blacken_at_no_bits
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 32
@@ -77,13 +78,14 @@ def as_table(split: Split, folder: Path, class_names: Sequence[str]) -> Path:
 
 
 def plain_loader(folder: Path, recipe: Recipe, count: int, workers: int) -> DataLoader:
-    """What one writes without any library of recipes: timm's transform as it comes."""
+    """What one writes without any library of recipes: timm's transform, as it comes."""
     transform = create_transform(
         recipe.image_size, is_training=True, scale=(recipe.min_crop, 1.0), hflip=recipe.flip,
         color_jitter=recipe.color_jitter or None, auto_augment=recipe.rand_augment or None,
         interpolation=recipe.interpolation, mean=MEAN, std=STD, re_prob=recipe.erase,
         re_mode="pixel",
     )  # fmt: skip
+    blacken_at_no_bits(transform.transforms)  # as it comes, it fails with Pillow 13
     pictures = ImageFolder(str(folder), transform)
     chosen = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
     part = Subset(pictures, chosen.tolist())

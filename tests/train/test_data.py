@@ -202,6 +202,19 @@ def test_augmenting_a_picture_leaves_the_generators_alone(pictures):
     assert draw() == expected
 
 
+def test_posterizing_to_no_bits_is_black():
+    """Which Pillow refuses from version 13 on, and RandAugment at magnitude 10 asks."""
+    recipe = replace(SMALL, rand_augment="rand-m10-n2-inc1")
+    transforms = train_transform(recipe, MEAN, STD).transforms
+    (chosen,) = (step for step in transforms if hasattr(step, "ops"))
+    (op,) = (op for op in chosen.ops if op.name == "PosterizeIncreasing")
+    op.prob = 1.0
+    picture = Image.new("RGB", (4, 4), (201, 202, 203))
+    assert op(picture).getcolors() == [(16, (0, 0, 0))]
+    op.magnitude = 5
+    assert op(picture).getcolors() == [(16, (192, 192, 192))]
+
+
 def test_seeded_within_seeded():
     def draw() -> tuple:
         return random.random(), np.random.rand(), torch.rand(1).item()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
+from timm.data.auto_augment import posterize
 from torch import Tensor
 from torchvision.transforms import Compose
 
@@ -30,10 +31,28 @@ def train_transform(recipe: Recipe, mean: Sequence[float], std: Sequence[float])
         re_prob=recipe.erase,
         re_mode="pixel",
     )
+    blacken_at_no_bits(colours.transforms)
     erasing = ending.transforms[2:]  # behind timm's own ToTensor and Normalize
     return Compose(
         [*crop_and_flip.transforms, *colours.transforms, ToNormalized(mean, std), *erasing]
     )
+
+
+def blacken_at_no_bits(transforms: Sequence[Callable]) -> None:
+    """RandAugment as with Pillow before 13, which refuses what timm's strongest posterizing asks.
+
+    At magnitude 10, which rand-m9-mstd0.5-inc1 draws now and then, no bit is kept.
+    """
+
+    def black_or_posterized(picture: Image.Image, bits_to_keep: int, **others) -> Image.Image:
+        if bits_to_keep < 1:
+            return Image.new(picture.mode, picture.size)
+        return posterize(picture, bits_to_keep, **others)
+
+    for transform in transforms:
+        for op in getattr(transform, "ops", ()):
+            if getattr(op, "aug_fn", None) is posterize:
+                op.aug_fn = black_or_posterized
 
 
 class ToNormalized:
