@@ -23,24 +23,23 @@ def seed_all(*key: int) -> None:
 
 
 def reseed(*key: int) -> None:
-    """Seed the CPU generators, for good: half of what `seeded` costs."""
+    """Seed the CPU generators."""
     seed = _mix(key)
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
 
 
-_SPARE: list[np.random.MT19937] = []  # as many as `seeded` was ever nested
+_SPARE: list[np.random.MT19937] = []  # as many as `left_alone` was ever nested
 
 
 @contextlib.contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Seed the CPU generators inside, and leave them outside as they were."""
+def left_alone() -> Iterator[None]:
+    """Whatever is drawn and seeded inside, the CPU generators are outside as they were."""
     states = random.getstate(), torch.get_rng_state()
     # numpy's state takes 65 us to get and set, and a new generator 80; another one in its place, 1.
     own, spare = np.random.get_bit_generator(), _SPARE.pop() if _SPARE else np.random.MT19937(0)
     np.random.set_bit_generator(spare)
-    reseed(*key)
     try:
         yield
     finally:
@@ -48,6 +47,14 @@ def seeded(*key: int) -> Iterator[None]:
         np.random.set_bit_generator(own)
         _SPARE.append(spare)
         torch.set_rng_state(states[1])
+
+
+@contextlib.contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed the CPU generators inside, and leave them outside as they were."""
+    with left_alone():
+        reseed(*key)
+        yield
 
 
 def _mix(key: tuple[int, ...]) -> int:

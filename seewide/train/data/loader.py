@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
@@ -16,7 +16,7 @@ from seewide.train.data.broken import Broken
 from seewide.train.data.order import Key, Order
 from seewide.train.data.picture import read_picture
 from seewide.train.data.split import Split
-from seewide.train.seeding import reseed, seeded
+from seewide.train.seeding import left_alone, reseed
 
 AHEAD = 4  # batches that each worker has ready; a slow one, of large pictures, holds nobody up
 IN_A_ROW = 100  # broken pictures, after which this is not about single pictures
@@ -44,6 +44,15 @@ class Pictures(Dataset):
         return len(self.split)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int, str]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Tensor, int, str]]:
+        """A batch, as torch's loader asks for it."""
+        # A worker's generators serve nothing else.
+        with contextlib.nullcontext() if get_worker_info() else left_alone():
+            return [self._drawn(key) for key in keys]
+
+    def _drawn(self, key: Key) -> tuple[Tensor, int, str]:
         sentences: list[str] = []
         for step in range(self.most):
             index = (key[1] + step) % len(self)
@@ -52,17 +61,10 @@ class Pictures(Dataset):
             except InputError as error:
                 sentences.append(str(error))
                 continue
-            x_CHW, label = self._transformed(picture, key), int(self.split.labels[index])
-            return x_CHW, label, "\n".join(sentences)
+            reseed(self.seed, *key)
+            return self.transform(picture), int(self.split.labels[index]), "\n".join(sentences)
         many = f"{len(sentences)} pictures in a row cannot be read; " if self.most > 1 else ""
         raise InputError(f"{many}{sentences[-1]}")
-
-    def _transformed(self, picture: Image.Image, key: Key) -> Tensor:
-        if get_worker_info() is not None:  # whose generators serve nothing else
-            reseed(self.seed, *key)
-            return self.transform(picture)
-        with seeded(self.seed, *key):
-            return self.transform(picture)
 
 
 class Loader(DataLoader):
