@@ -73,7 +73,7 @@ def arithmetic(lines: Lines, needed: dict[int, float]) -> tuple[np.ndarray, np.n
 def draw_sweep(title: str, unit: str, lines: Lines, name: str) -> Path:
     """Images per second against a quantity, a line per network."""
     with pictures.style():
-        figure, (axis,) = pictures.canvas(1, 1, 5.0, 3.4)
+        figure, (axis,) = pictures.canvas(1, 1, 5.6, 3.0)
         for colour, (label, points) in zip(
             pictures.colours(len(lines)), lines.items(), strict=True
         ):
@@ -83,6 +83,7 @@ def draw_sweep(title: str, unit: str, lines: Lines, name: str) -> Path:
         ticks = sorted({x for points in lines.values() for x, _ in points})
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
         axis.set_xticks([], minor=True)
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.set_title(title)
-        axis.legend(fontsize=7)
+        figure.legend(fontsize=7, loc="outside right upper")
         return pictures.save(figure, FIGURES / f"{name}.png")
