@@ -82,7 +82,12 @@ def draw_by_fan_in(model: nn.Module) -> None:
 
     The papers' 0.02 suits wide networks and hundreds of epochs. In 40 channels it leaves what
     enters a GELU so small that the network is linear for its first hundreds of updates.
+
+    Networks of batch norm alone (LSNet, RepViT) keep their weights: in front of batch norm the size
+    of a weight decides only how slowly it turns.
     """
+    if not any(isinstance(module, nn.LayerNorm) for module in model.modules()):
+        return
     classifier = model.get_classifier()
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module is not classifier:
