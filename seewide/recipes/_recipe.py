@@ -68,7 +68,7 @@ class Recipe:
     head_init_scale: float = 1.0
     sync_batch_norm: int = 0  # 1: batch norms over all processes
     fan_in_init: int = (
-        0  # 1: draw fresh weights with std 1 / sqrt(fan-in), if layers are normalized
+        0  # 1: fresh weights with std 1 / sqrt(fan-in), if there is layer norm
     )
 
     # dynamic sparsity (SLaK, PeLK)
