@@ -67,9 +67,7 @@ class Recipe:
     ema_decay: float = 0.0  # 0: no average; else the average is what is validated and kept
     head_init_scale: float = 1.0
     sync_batch_norm: int = 0  # 1: batch norms over all processes
-    fan_in_init: int = (
-        0  # 1: fresh weights with std 1 / sqrt(fan-in), if there is layer norm
-    )
+    fan_in_init: int = 0  # 1: fresh weights with std 1 / sqrt(fan-in), if there is layer norm
 
     # dynamic sparsity (SLaK, PeLK)
     sparsity: float = 0.0  # share of the weights of convolutions and linear layers that is 0
