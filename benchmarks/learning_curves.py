@@ -14,19 +14,18 @@ goes on. PeLK is narrow: a quarter of the width, at its full kernels of 51 to 13
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from timm.models import register_model
 
+from benchmarks.budget import RECIPE_NAME, make_parser, place, recipe_of
 from benchmarks.conditions import RESULTS, Settings, write_csv
 from seewide.analysis.pictures import Panel, draw_lines, points
 from seewide.models.pelk import PeLK, pelk_t_dense
-from seewide.recipes import Recipe, get
-from seewide.train import fit, resume
-from seewide.train.checkpoint import CONFIG
+from seewide.recipes import Recipe
+from seewide.train import fit
 from seewide.train.data import Split, open_source, read_picture
 
 OURS = ("lsnet_t", "unireplknet_a", "uniconvnet_a", "pelk_narrow")
@@ -44,12 +43,10 @@ def pelk_narrow(pretrained: bool = False, **kwargs) -> PeLK:
 
 def curve(name: str, data: Path, recipe: Recipe) -> list[dict[str, float]]:
     """A row per epoch; trains what is not trained yet."""
-    folder = RUNS / f"{data.name}-{name}"
     if name in NO_LAYER_SCALE:
         recipe = replace(recipe, layer_scale=0.0)
-    if (folder / CONFIG).exists():
-        return resume(folder).history
-    return fit(name, data, recipe, folder, workers=0, recipe_name="small_folder, changed").history
+    folder = place(RUNS, data, recipe) / name
+    return fit(name, data, recipe, folder, workers=0, recipe_name=RECIPE_NAME).history
 
 
 def colours_alone(train: Split, val: Split) -> float:
@@ -82,19 +79,11 @@ def draw(curves: dict[str, list[dict[str, float]]], floor: float, path: Path) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path, help="a folder of pictures, as `seewide train` takes")
-    parser.add_argument("--side", type=int, default=128)
+    parser = make_parser(__doc__, epochs=8)
     parser.add_argument("--stem-stride", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--networks", nargs="+", default=[*OURS, *TIMM])
     given = parser.parse_args()
-    recipe = replace(
-        get("small_folder"),
-        image_size=given.side,
-        stem_stride=given.stem_stride,
-        epochs=given.epochs,
-    )
+    recipe = recipe_of(given, stem_stride=given.stem_stride)
     source = open_source(given.data)
     floor = colours_alone(source.train, source.val)
     print(f"colours alone: {floor:.1f}%", flush=True)

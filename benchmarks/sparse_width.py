@@ -12,18 +12,18 @@ runs/sparse_width, and one that was stopped goes on.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timm.models import register_model
 
+from benchmarks.budget import RECIPE_NAME, make_parser, place, recipe_of
 from benchmarks.conditions import RESULTS, Settings, write_csv
 from seewide.analysis.cost import count_cost
 from seewide.analysis.pictures import Panel, draw_lines, points
 from seewide.models.pelk import PeLK, pelk_t
-from seewide.recipes import Recipe, get
+from seewide.recipes import Recipe
 from seewide.train import fit, load_run
 from seewide.train.density import density_of
 
@@ -64,15 +64,14 @@ FORMS = (
 def train(form: Form, data: Path, recipe: Recipe, seed: int) -> list[dict[str, float]]:
     """A row per epoch; trains what is not trained yet."""
     recipe = replace(recipe, **form.settings)
-    name = "small_folder, changed"
     folder = folder_of(form, data, recipe, seed)
-    return fit(form.model, data, recipe, folder, seed=seed, recipe_name=name).history
+    return fit(form.model, data, recipe, folder, seed=seed, recipe_name=RECIPE_NAME).history
 
 
 def folder_of(form: Form, data: Path, recipe: Recipe, seed: int) -> Path:
     """One for each set of conditions, so that no run is taken for another."""
     name = form.label.replace(",", "").replace(" ", "-").replace("%", "")
-    return RUNS / f"{data.name}-{recipe.image_size}px-{recipe.epochs}e" / f"{name}-seed{seed}"
+    return place(RUNS, data, recipe) / f"{name}-seed{seed}"
 
 
 def size(form: Form, folder: Path) -> tuple[int, int]:
@@ -86,19 +85,11 @@ def size(form: Form, folder: Path) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path, help="a folder of pictures, as `seewide train` takes")
-    parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=14)
+    parser = make_parser(__doc__, epochs=14)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
-    recipe = replace(
-        get("small_folder"),
-        image_size=given.side,
-        epochs=given.epochs,
-        batch_size=given.batch_size,
-    )
+    recipe = recipe_of(given, batch_size=given.batch_size)
     data = given.data.resolve()
     header = ("form", "parameters", "M multiply-adds", "seed", "best top-1", "last top-1", "loss")
     rows, curves = [], {}

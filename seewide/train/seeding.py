@@ -30,23 +30,16 @@ def reseed(*key: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-_SPARE: list[np.random.MT19937] = []  # as many as `left_alone` was ever nested
-
-
 @contextlib.contextmanager
 def left_alone() -> Iterator[None]:
     """Whatever is drawn and seeded inside, the CPU generators are outside as they were."""
-    states = random.getstate(), torch.get_rng_state()
-    # numpy's state takes 65 us to get and set, and a new generator 80; another one in its place, 1.
-    own, spare = np.random.get_bit_generator(), _SPARE.pop() if _SPARE else np.random.MT19937(0)
-    np.random.set_bit_generator(spare)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_bit_generator(own)
-        _SPARE.append(spare)
-        torch.set_rng_state(states[1])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 @contextlib.contextmanager
