@@ -1,0 +1,234 @@
+"""The interface between the training engine and what is learned.
+
+A task is one file of this package whose name is the task's name. It says what a sample is, how it
+becomes a batch, what the loss is and how results are judged and shown; everything else (order,
+workers, optimizer, schedule, processes, checkpoints, logs) is the engine's and knows no task.
+The convention of dict batches follows `timm.task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from seewide.data.samples import Samples
+
+Sample = dict[str, Any]
+Batch = dict[str, Any]
+Facts = dict[str, Any]
+O = TypeVar("O")  # noqa: E741
+
+
+@dataclass(frozen=True)
+class Score:
+    """The number that picks the best weights.
+
+    Attributes:
+        key: of the dict that `Metric.compute` returns.
+        mode: `max` or `min`.
+        unit: how it is shown, `%` or empty.
+        label: for tables and figures; default: `key`.
+    """
+
+    key: str
+    mode: str = "max"
+    unit: str = ""
+    label: str = ""
+
+    def rank(self, row: dict[str, float]) -> tuple[float, float]:
+        """A sort key for validation rows: larger is better. Ties go to the lower loss."""
+        value, loss = row.get(f"val_{self.key}"), row.get("val_loss", 0.0)
+        if value is None or value != value:
+            return float("-inf"), -loss
+        return (value if self.mode == "max" else -value), -loss
+
+    def show(self, value: float) -> str:
+        """`top-1 97.21%`"""
+        return f"{self.label or self.key} {value:.4g}{self.unit}"
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """What a task makes of `--data`.
+
+    Attributes:
+        name: opens the same data again from any working directory.
+        train, val: samples to learn from, and held-out samples to judge by.
+        held_out: in words, where the held-out samples come from.
+        facts: JSON values that evaluation, prediction, export and serving need: class names,
+            anchors, sample rate, number of series. They travel with the weights and are compared
+            when a run is resumed.
+        short: a name for folders and tables, such as `flowers`.
+    """
+
+    name: str
+    train: Samples
+    val: Samples
+    held_out: str
+    facts: Facts
+    short: str = ""
+
+
+class Metric(Protocol):
+    """Accumulates predictions. It is pickled to be gathered from several processes."""
+
+    def update(self, prediction: Any, batch: Batch) -> None: ...
+
+    def merge(self, others: Sequence[Metric]) -> None:
+        """Add what other processes have accumulated."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Finite numbers by name; `loss` too if it is known."""
+        ...
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table of results: what `seewide eval` and `seewide predict` print and write as CSV."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+class Task(Generic[O]):
+    """What is learned. Subclasses say only their difference.
+
+    Args:
+        options: an instance of the class's `Options`.
+
+    Class attributes:
+        name: that of the file.
+        Options: a frozen dataclass of `seewide.options.option` fields: the task's own recipe keys.
+        score: picks the best weights.
+        unit: what "per second" counts.
+        accumulates: False where the loss needs all samples of a step at once (contrastive losses).
+        default_recipe: used where the command line names none.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type]
+    score: ClassVar[Score]
+    unit: ClassVar[str] = "images"
+    accumulates: ClassVar[bool] = True
+    default_recipe: ClassVar[str] = "small_folder"
+
+    def __init__(self, options: O | None = None) -> None:
+        self.options: O = self.Options() if options is None else options
+
+    # ---- data
+
+    @classmethod
+    def recognize(cls, data: str) -> str | None:
+        """What this task finds at `data`, in words (`5 folders of images`); None if nothing.
+
+        `seewide train` without `--task` takes the first task that recognizes its data.
+        """
+        return None
+
+    def open(self, data: str) -> DataSplits:
+        """Find the samples.
+
+        Raises:
+            InputError: no such data, or data this task cannot learn from.
+        """
+        raise NotImplementedError
+
+    def held_out(self, data: str, facts: Facts) -> tuple[Samples, str]:
+        """The samples to evaluate a trained model on, and in words where they come from.
+
+        By default the held-out part of `open`, whose facts must agree with those of the model.
+        """
+        from seewide.errors import InputError
+
+        splits = self.open(data)
+        if splits.facts != facts:
+            raise InputError(f"{data} does not have the facts that the model was trained with")
+        return splits.val, splits.held_out
+
+    def preprocess(self, backbone: nn.Module) -> dict[str, Any]:
+        """Evaluation preprocessing as JSON values; it travels with the weights.
+
+        Networks for images return `seewide.preprocess.Preprocess(...).to_dict()`.
+        """
+        return {}
+
+    def transform(self, train: bool, preprocess: dict[str, Any]) -> Callable[[Sample], Sample]:
+        """From a sample as it was read to tensors. All randomness comes from the global
+        generators of Python, numpy and torch, which the engine seeds per sample."""
+        raise NotImplementedError
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """Samples to a (nested) dict of tensors and lists; every value has one entry a sample."""
+        return torch.utils.data.default_collate(samples)
+
+    # ---- model
+
+    def backbone_options(self, facts: Facts) -> dict[str, Any]:
+        """Arguments of `timm.create_model`: `num_classes`, `features_only`, `in_chans` ..."""
+        return {}
+
+    def build(self, backbone: nn.Module, facts: Facts) -> nn.Module:
+        """The model to train. If it is not the backbone itself, `.backbone` is."""
+        return backbone
+
+    def example(self, facts: Facts, preprocess: dict[str, Any], count: int = 2) -> Tensor:
+        """An input of the model: to check it before any training, and for export."""
+        raise NotImplementedError
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
+        """`{"loss": sum over the samples, "weight": what it is to be divided by, ...}`.
+
+        The engine divides by the sum of `weight` over the micro-batches and processes of an
+        optimizer step. Further entries are sums that are logged as means of the same weight.
+        """
+        raise NotImplementedError
+
+    # ---- results
+
+    def predict(self, model: nn.Module, batch: Batch) -> Any:
+        """What the model says of a batch, in the form that `metric` and `describe` take."""
+        raise NotImplementedError
+
+    def metric(self, facts: Facts) -> Metric:
+        raise NotImplementedError
+
+    def tables(self, metric: Metric, facts: Facts) -> list[ResultTable]:
+        """Tables of an evaluation beyond `metric.compute()`: per class, per horizon."""
+        return []
+
+    def figures(self, metric: Metric, facts: Facts) -> dict[str, Callable[[Path], Path]]:
+        """Figures of an evaluation: file name -> function that draws into a path."""
+        return {}
+
+    def read(self, path: Path) -> Iterable[Sample]:
+        """The samples of a file that a user wants a prediction of.
+
+        Raises:
+            InputError: the file cannot be read; the sentence names it.
+        """
+        raise NotImplementedError
+
+    def describe(self, prediction: Any, index: int, facts: Facts) -> dict[str, Any]:
+        """The prediction of sample `index` as JSON values, best first where there is an order."""
+        raise NotImplementedError
+
+    def draw(self, sample: Sample, description: dict[str, Any]) -> Figure | None:
+        """A sample and its prediction as a figure; None where there is nothing to see."""
+        return None
+
+
+def find_backbone(model: nn.Module) -> nn.Module:
+    """The timm network inside a model: the innermost `.backbone`, or the model itself."""
+    while isinstance(getattr(model, "backbone", None), nn.Module):
+        model = model.backbone
+    return model
