@@ -1,11 +1,11 @@
-"""What a user did that cannot work, said in one sentence; and writes that lose nothing."""
+"""Errors that are one sentence for the user, optional dependencies, and atomic writes."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,31 +37,39 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
 
 
+UNFINISHED = ".writing-"
+
+
 def write_atomically(path: str | os.PathLike, write: Callable[[Path], object]) -> Path:
     """Call `write(temporary_path)`, then move the result to `path` in one step.
 
-    Whatever goes wrong (full disk, Ctrl-C, a failed check inside `write`), `path` keeps its old
-    content and nothing half-written stays behind. A failure of the disk becomes an InputError.
+    If anything fails (full disk, Ctrl-C, a failed check inside `write`), `path` keeps its previous
+    content and no partial file remains.
+
+    Raises:
+        InputError: the operating system cannot write there.
     """
     path = Path(path)
-    scratch = None
+    # The suffix stays, since writers such as matplotlib choose the format by it.
+    scratch = path.parent / f"{UNFINISHED}{secrets.token_hex(4)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays, since savers such as matplotlib choose the format by it.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
-        os.close(handle)
-        scratch = Path(name)
+        # Created with the permissions of an ordinary new file, which the umask decides.
+        os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
         write(scratch)
         with open(scratch, "rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        scratch.chmod(0o666 & ~umask)  # mkstemp makes private files
         os.replace(scratch, path)
         return path
     except OSError as error:
         raise InputError(f"could not write {path}: {error.strerror or error}") from error
     finally:
-        if scratch is not None:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,4 +1,4 @@
-"""From names to things: a model by its timm name, a device, the way of mixed precision."""
+"""From names to objects: a timm network, a device, mixed precision."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_data_config
 from timm.layers import trunc_normal_
 from timm.models import get_arch_pretrained_cfgs, is_model_pretrained
 from torch import nn
 
 from seewide.errors import InputError, unknown
 from seewide.models import list_models
+from seewide.train.runtime import AMP
 from seewide.train.stem import set_stem_stride
 
 
-def build_model(
+def build_backbone(
     name: str,
-    num_classes: int | None,
-    image_size: int,
+    options: dict[str, Any],
     *,
+    image_size: int | None = None,
     drop_path: float = 0.0,
     layer_scale: float = 0.0,
     stem_stride: int = 0,
@@ -34,13 +35,14 @@ def build_model(
 
     Args:
         name: of seewide or timm, with or without a weight tag (`unireplknet_t.in1k`).
-        num_classes: None keeps the number that the weights were made for.
-        image_size: matters only to models that are built for one.
-        stem_stride: see `set_stem_stride`; 0 keeps the model's own.
+        options: of `timm.create_model`, as the task wants the network: `num_classes`,
+            `features_only`, `in_chans`.
+        image_size: in pixels; matters only to networks that are built for one size.
+        stem_stride: see `set_stem_stride`; 0: the network's own.
         pretrained: download the weights of the tag, or of the default one.
 
     Raises:
-        InputError: unknown model or tag, no weights, or a download that failed.
+        InputError: unknown name or tag, no weights, or a download that failed.
     """
     arch, _, tag = name.partition(".")
     if not timm.is_model(arch):
@@ -52,15 +54,13 @@ def build_model(
         raise unknown(f"weight tag of {arch}", tag, filter(None, tags))
     if pretrained and not is_model_pretrained(name):
         raise InputError(f"there are no pretrained weights for {name}")
-    options: dict[str, object] = {}
-    if num_classes is not None:
-        options["num_classes"] = num_classes
+    options = dict(options)
     if drop_path:
         options["drop_path_rate"] = drop_path
     if layer_scale:
         options["ls_init_value"] = layer_scale
     config = timm.get_pretrained_cfg(name)  # None for a network that its user registered without
-    if config is not None and config.fixed_input_size:
+    if image_size and config is not None and config.fixed_input_size:
         options["img_size"] = image_size
     try:
         model = timm.create_model(name, pretrained=pretrained, **options)
@@ -71,99 +71,101 @@ def build_model(
                 raise InputError(f"{name} has no {key}; set it to 0 in the recipe") from None
         raise
     except (OSError, RuntimeError) as error:
-        if not pretrained:
+        if not pretrained and "features_only" not in options:
             raise
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"could not get the weights of {name}: {reason}") from error
+        raise InputError(f"could not build {name}: {reason}") from error
 
 
-def draw_by_fan_in(model: nn.Module) -> None:
-    """Draw all convolutions and linear layers but the classifier with std 1 / sqrt(fan-in).
+def init_by_fan_in(backbone: nn.Module, head: Iterable[nn.Module] = ()) -> None:
+    """Initialize convolutions and linear layers except `head` with std 1 / sqrt(fan-in).
 
-    The papers' 0.02 suits wide networks and hundreds of epochs. In 40 channels it leaves what
-    enters a GELU so small that the network is linear for its first hundreds of updates.
-
-    Networks of batch norm alone (LSNet, RepViT) keep their weights: in front of batch norm the size
-    of a weight decides only how slowly it turns.
+    The papers' 0.02 suits wide networks and hundreds of epochs. In 40 channels it makes the input
+    of a GELU so small that the network is linear for its first hundreds of steps. Networks with
+    batch norm only (LSNet, RepViT) are left as they are: in front of batch norm the scale of a
+    weight decides only its effective learning rate.
     """
-    if not any(isinstance(module, nn.LayerNorm) for module in model.modules()):
+    if not any(isinstance(module, nn.LayerNorm) for module in backbone.modules()):
         return
-    classifier = model.get_classifier()
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module is not classifier:
+    skipped = set(head)
+    for module in backbone.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in skipped:
             trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
-def use_grad_checkpointing(model: nn.Module, name: str) -> None:
-    """Have the blocks compute their activations anew in backward: less memory, more time."""
+def classifiers_of(backbone: nn.Module) -> tuple[nn.Module, ...]:
+    """The classifier of a timm network; two of a distilled one; none of a feature extractor."""
+    if not hasattr(backbone, "get_classifier"):
+        return ()
+    found = backbone.get_classifier()
+    return tuple(m for m in (found if isinstance(found, tuple) else (found,)) if m is not None)
+
+
+def use_grad_checkpointing(backbone: nn.Module, name: str) -> None:
+    """Have the blocks recompute their activations in the backward pass."""
     try:
-        model.set_grad_checkpointing(True)
+        backbone.set_grad_checkpointing(True)
     except (AttributeError, AssertionError):
-        raise InputError(f"{name} has no gradient checkpointing") from None
+        raise InputError(f"{name} does not support gradient checkpointing") from None
 
 
 @torch.no_grad()
-def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
-    """Refuse a size that the model cannot take, before it costs anything."""
+def check_input(model: nn.Module, name: str, example: torch.Tensor) -> None:
+    """Refuse an input shape that the model cannot take, before it costs anything."""
     training = model.training
     try:
-        model.eval()(torch.zeros(1, 3, image_size, image_size))
+        model.eval()(example)
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{name} cannot take pictures of {image_size} px: {reason}") from None
+        shape = " x ".join(map(str, example.shape[1:]))
+        raise InputError(f"{name} cannot take inputs of {shape}: {reason}") from None
     finally:
         model.train(training)
 
 
-def mean_and_std(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What the model's weights expect of pictures, by its `pretrained_cfg`."""
-    config = resolve_data_config(model=model)
-    return tuple(config["mean"]), tuple(config["std"])
-
-
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the accelerator where there is one, otherwise the CPU."""
-    have = ["cpu"]
+    """`auto` is the accelerator if there is one, otherwise the CPU."""
+    available = ["cpu"]
     if torch.cuda.is_available():
-        have += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        available += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
-        have.append("mps")
+        available.append("mps")
     if name == "auto":
-        return torch.device(have[1] if len(have) > 1 else "cpu")
-    if name not in have:
-        raise InputError(f"device {name!r} is not here; there is auto, {', '.join(have)}")
+        return torch.device(available[1] if len(available) > 1 else "cpu")
+    if name not in available:
+        raise InputError(f"device {name!r} is not available; auto, {', '.join(available)} are")
     return torch.device(name)
 
 
-AMP = ("auto", "bf16", "fp16", "off")
-LAUNCHED = {"bf16": "bf16", "fp16": "fp16"}  # accelerate's "no" is a default, not a wish
+# accelerate's own default, "no", is not a wish of the user.
+ACCELERATE_AMP = {"bf16": "bf16", "fp16": "fp16"}
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Mixed precision: bf16 where the device has it, fp16 with a scaled loss where not."""
+    """Mixed precision: bf16 where the device supports it, otherwise fp16 with a scaled loss."""
 
     device: torch.device
     dtype: torch.dtype | None
 
     @classmethod
     def of(cls, device: torch.device, amp: str) -> Precision:
-        """`auto`: on CUDA only, since CPUs mostly emulate bf16, unless `accelerate launch
+        """`auto`: on CUDA only, since most CPUs emulate bf16, unless `accelerate launch
         --mixed_precision` says otherwise. `bf16`, `fp16`. `off`: float32.
         """
         if amp not in AMP:
             raise unknown("--amp", amp, AMP)
         if amp == "auto":
-            amp = LAUNCHED.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), "auto")
+            amp = ACCELERATE_AMP.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), "auto")
         if amp == "auto" and device.type == "cuda":
             amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         if amp == "fp16" and device.type == "cpu":
-            raise InputError("--amp fp16 needs a GPU; on the CPU there is bf16 or off")
+            raise InputError("--amp fp16 needs a GPU; a CPU supports bf16 or off")
         return cls(device, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp))
 
     @property
     def name(self) -> str:
-        """In accelerate's words."""
+        """As accelerate spells it."""
         return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(self.dtype, "no")
 
     def autocast(self) -> contextlib.AbstractContextManager:

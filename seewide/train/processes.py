@@ -1,9 +1,9 @@
-"""Processes and devices: Hugging Face accelerate, and what of it a run needs.
+"""Processes and devices: Hugging Face accelerate, and what a run needs of it.
 
-`python -m seewide train ...` is one process without any group; `torchrun` or `accelerate launch`
-in front of the same command make as many as they are told, on one machine or several. Weights are
-replicated (DDP), or sharded over the processes (FSDP2, torch's `fully_shard`, which accelerate
-offers on GPUs only, so it is called here).
+`python -m seewide train ...` is one process without a process group; `torchrun` or `accelerate
+launch` in front of the same command start as many as they are told to, on one machine or several.
+Weights are replicated (DDP), or sharded over the processes (FSDP2, torch's `fully_shard`, which
+accelerate offers on GPUs only, so it is called here).
 """
 
 from __future__ import annotations
@@ -33,29 +33,30 @@ from seewide.errors import InputError
 from seewide.recipes import Recipe
 from seewide.train.build import Precision, count_parameters, resolve_device
 
-WAIT = 60  # seconds for the slowest process, after which the others end
-SHARE = 0.01  # of the parameters: smaller parts are gathered with the rest
+TIMEOUT = 60  # seconds to wait for the slowest process, after which the others end
+SHARD_FRACTION = 0.01  # of the parameters: smaller modules are sharded with their parent
 
 
 def launched_rank() -> int:
-    """The number of this process as its launcher says, 0 without one."""
+    """The rank of this process as its launcher says, 0 without one."""
     return int(os.environ.get("RANK", 0))
 
 
 @dataclass(frozen=True)
-class Batch:
-    """How a recipe's batch is made: on each of `ranks` processes `passes` times `device_batch`."""
+class BatchShape:
+    """How a recipe's batch is made: on each of `ranks` processes `micro_batches` of `device_batch`."""
 
     device_batch: int
     ranks: int
-    passes: int
+    micro_batches: int
 
     @classmethod
-    def of(cls, recipe: Recipe, ranks: int) -> Batch:
-        """As large as the recipe allows, so that they multiply to its batch size.
+    def of(cls, recipe: Recipe, ranks: int, accumulates: bool = True) -> BatchShape:
+        """The largest micro-batches that the recipe allows and that multiply to its batch size.
 
         Raises:
-            InputError: the batch size is no multiple of the number of processes.
+            InputError: the batch size is no multiple of the number of processes, or needs gradient
+                accumulation, which the task cannot do.
         """
         share, rest = divmod(recipe.batch_size, ranks)
         if rest or not share:
@@ -65,25 +66,34 @@ class Batch:
             )
         largest = min(recipe.device_batch or share, share)
         device_batch = next(size for size in range(largest, 0, -1) if share % size == 0)
+        if device_batch != share and not accumulates:
+            raise InputError(
+                f"{recipe.task} needs all samples of a step at once, so device_batch must be 0 or "
+                f"at least {share}, got {recipe.device_batch}"
+            )
         return cls(device_batch, ranks, share // device_batch)
 
+    @property
+    def device_total(self) -> int:
+        """Samples of an optimizer step on one process."""
+        return self.device_batch * self.micro_batches
+
     def __str__(self) -> str:
-        total = self.device_batch * self.ranks * self.passes
         return (
-            f"{total} = {self.device_batch} per device x {self.ranks} "
-            f"{'processes' if self.ranks > 1 else 'process'} x {self.passes} "
-            f"{'passes' if self.passes > 1 else 'pass'}"
+            f"{self.device_total * self.ranks} = {self.device_batch} per device x {self.ranks} "
+            f"{'processes' if self.ranks > 1 else 'process'} x {self.micro_batches} "
+            f"micro-batch{'es' * (self.micro_batches > 1)}"
         )
 
 
-class Engine:
+class Processes:
     """The processes of a run, and everything that depends on how many there are.
 
     Args:
         device: `auto`, or a device of this machine; with several processes `auto` or `cpu`.
         amp: see `Precision.of`.
         compile: the model with torch.compile; also by `accelerate launch --dynamo_backend`.
-        shard: weights, gradients and optimizer over the processes; also by
+        shard: weights, gradients and optimizer state over the processes; also by
             `accelerate launch --use_fsdp`.
 
     Raises:
@@ -97,12 +107,12 @@ class Engine:
         ranks = int(os.environ.get("WORLD_SIZE", 1))
         if ranks > 1 and chosen.index is not None:
             raise InputError(
-                f"{ranks} processes share out the devices; give auto or cpu, not {device}"
+                f"{ranks} processes share the devices; --device must be auto or cpu, got {device}"
             )
         if chosen.index is not None:
             torch.cuda.set_device(chosen)
         self.precision = Precision.of(chosen, amp)
-        dynamo = TorchDynamoPlugin()  # reads what `accelerate launch` was told
+        dynamo = TorchDynamoPlugin()  # reads the settings of `accelerate launch`
         self.compile = compile or dynamo.backend.value != "NO"
         self._dynamo = dynamo.to_kwargs() if dynamo.backend.value != "NO" else {}
         # The state is one per process and cannot change; a second run may want another device.
@@ -110,8 +120,8 @@ class Engine:
         self.accelerator = Accelerator(
             cpu=chosen.type == "cpu",
             mixed_precision=self.precision.name,
-            dynamo_backend="no",  # the model alone is compiled: mixup draws its chance outside
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=WAIT))],
+            dynamo_backend="no",  # only the model is compiled: mixup draws random numbers outside
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=TIMEOUT))],
         )
         self.device = self.accelerator.device
         self.precision = replace(self.precision, device=self.device)
@@ -121,7 +131,7 @@ class Engine:
             raise InputError("sharded weights train in bf16 or float32, not in fp16")
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
 
@@ -134,7 +144,7 @@ class Engine:
         compiled = ", compiled" if self.compile else ""
         return f"{many if self.ranks > 1 else ''}{self.precision}{compiled}"
 
-    def place(self, model: nn.Module, *, sync_batch_norm: bool, channels_last: bool) -> nn.Module:
+    def move(self, model: nn.Module, *, sync_batch_norm: bool, channels_last: bool) -> nn.Module:
         """The model on its device, before its average and its optimizer are made of it."""
         if sync_batch_norm and self.ranks > 1 and self.device.type == "cuda":
             model = convert_sync_batchnorm(model)
@@ -150,40 +160,39 @@ class Engine:
 
         mesh = init_device_mesh(self.device.type, (self.ranks,))
         for model in models:
-            least = SHARE * count_parameters(model.parameters())
+            least = SHARD_FRACTION * count_parameters(model.parameters())
             for child in model.children():
                 for part in child.children():
                     if count_parameters(part.parameters()) >= least:
                         fully_shard(part, mesh=mesh)
             fully_shard(model, mesh=mesh)
 
-    def prepare(self, task: nn.Module, model: nn.Module, optimizer: Optimizer) -> tuple:
-        """The task to call, which synchronises, and the optimizer to step, which rescales."""
+    def prepare(self, loss: nn.Module, model: nn.Module, optimizer: Optimizer) -> tuple:
+        """The loss module to call, which synchronizes, and the optimizer to step."""
         if self.compile:
             model.compile(**self._dynamo)
-        self._syncs = model if self.sharded else self.accelerator.prepare_model(task)
-        return (task if self.sharded else self._syncs), self.accelerator.prepare_optimizer(
-            optimizer
-        )
+        self._synchronizing = model if self.sharded else self.accelerator.prepare_model(loss)
+        called = loss if self.sharded else self._synchronizing
+        return called, self.accelerator.prepare_optimizer(optimizer)
 
     @contextlib.contextmanager
-    def turn(self, last: bool) -> Iterator[None]:
-        """Around forward and backward of a pass; gradients travel in the last of an update only."""
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Around forward and backward; gradients are reduced in the last micro-batch of a step."""
         with contextlib.ExitStack() as stack:
             if self.sharded:
-                self._syncs.set_requires_gradient_sync(last)
+                self._synchronizing.set_requires_gradient_sync(last)
                 stack.enter_context(self.accelerator.autocast())
             elif not last:
-                stack.enter_context(self.accelerator.no_sync(self._syncs))
+                stack.enter_context(self.accelerator.no_sync(self._synchronizing))
             yield
 
     def unscale(self) -> None:
-        """The gradients as they are, where fp16 has scaled them up."""
+        """Undo the loss scaling of fp16 on the gradients."""
         if self.scaler is not None:
             self.accelerator.unscale_gradients()
 
     def gradient_norm(self, model: nn.Module, clip: float) -> Tensor:
-        """Length of the whole gradient before it is clipped to `clip` (0: left as it is)."""
+        """Norm of the whole gradient before it is clipped to `clip` (0: not clipped)."""
         parameters = [p for p in model.parameters() if p.grad is not None]
         if clip:
             norm = clip_grad_norm_(parameters, clip)
@@ -191,7 +200,7 @@ class Engine:
             norm = get_total_norm([p.grad for p in parameters])
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
-    def total(self, *numbers: float) -> list[float]:
+    def total(self, numbers: Sequence[float]) -> list[float]:
         """Sums over the processes, in float64."""
         if self.ranks == 1:
             return list(numbers)
@@ -201,67 +210,67 @@ class Engine:
         ).tolist()
 
     def gather(self, thing: Any) -> list[Any]:
-        """One of each process, in order."""
+        """The object of each process, in order of rank."""
         return [thing] if self.ranks == 1 else gather_objects([thing])
 
-    def from_leader(self, thing: Any) -> Any:
-        """What rank 0 has."""
+    def broadcast_from_main(self, thing: Any) -> Any:
+        """The object of the main process."""
         return thing if self.ranks == 1 else broadcast_object_list([thing])[0]
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Around what processes do together: what ends one ends all.
+    def raise_on_all_ranks(self) -> Iterator[None]:
+        """Around collective work: an error that ends one process ends all.
 
         Raises:
             InputError: another process has died or does not answer.
         """
         try:
             with warnings.catch_warnings():
-                # Of weights of one channel, whose strides mean the same in both.
+                # Of weights with one channel, whose strides mean the same in both.
                 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
                 yield
         except RuntimeError as error:
             if self.ranks == 1 or not (isinstance(error, DistError) or "gloo" in str(error)):
                 raise
             raise InputError(
-                "another process has ended or does not answer; the same command goes on from the "
+                "another process has ended or does not answer; the same command resumes from the "
                 "last checkpoint"
             ) from error
         atexit.register(_leave_group)
 
 
 def _leave_group() -> None:
-    """At the end of the process: another run in it meets in the same group."""
+    """At the end of the process: another run in it uses the same group."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def whole(state: Any) -> Any:
-    """A state with the shards of all processes put together; every process must call it."""
+def gather_full_state(state: Any) -> Any:
+    """A nested state with the shards of all processes put together; all processes must call it."""
     if isinstance(state, DTensor):
         return state.full_tensor()
     if isinstance(state, dict):
-        return {key: whole(value) for key, value in state.items()}
+        return {key: gather_full_state(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(map(whole, state))
+        return type(state)(map(gather_full_state, state))
     return state
 
 
-def like(state: dict[Any, Any], own: dict[Any, Any]) -> dict[Any, Any]:
-    """A whole model's state, in the shards of `own` where it has some."""
-    return {key: _as(value, own.get(key)) for key, value in state.items()}
+def shard_like(state: dict[Any, Any], own: dict[Any, Any]) -> dict[Any, Any]:
+    """A full model state, sharded as `own` is."""
+    return {key: _shard_tensor(value, own.get(key)) for key, value in state.items()}
 
 
-def optimizer_like(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """A whole optimizer's state, in the shards of its parameters."""
+def shard_optimizer_like(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """A full optimizer state, sharded as its parameters are."""
     rows = {
-        index: {key: _as(value, parameters[index]) for key, value in row.items()}
+        index: {key: _shard_tensor(value, parameters[index]) for key, value in row.items()}
         for index, row in state["state"].items()
     }
     return {**state, "state": rows}
 
 
-def _as(value: Any, own: Any) -> Any:
+def _shard_tensor(value: Any, own: Any) -> Any:
     if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
         return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
     return value
