@@ -59,7 +59,16 @@ def option(
         "flag": flag,
         "metavar": metavar,
     }
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """The default value of a field."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def check(options: Any) -> None:
@@ -116,7 +125,8 @@ def parse(options: type, name: str, value: Any) -> Any:
         if base is dict:
             if isinstance(value, str):
                 value = dict(part.split(":", 1) for part in value.split(",") if part)
-            return {str(key): kind.__args__[1](number) for key, number in value.items()}
+            read = kind.__args__[1]
+            return {str(key): v if read is Any else read(v) for key, v in value.items()}
     except (TypeError, ValueError):
         raise InputError(f"{name} must be {_KINDS[base]}, got {value!r}") from None
     return value  # optional fields, which the command line does not offer

@@ -1,179 +1,317 @@
-"""What a recipe is: every number of a training run, and whose it is."""
+"""A recipe: how a network is trained, as data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import isfinite
 from typing import Any
 
 from seewide.errors import InputError, unknown
+from seewide.options import check, option, parse
 
-CHOICES = {
-    "interpolation": ("bilinear", "bicubic", "nearest"),
-    "crop_mode": ("center", "squash", "border"),
-    "sparse_init": ("snip", "random"),
-    "growth": ("random", "gradient"),
-    "distill": ("hard", "soft"),
-}
+SCHEDULES = ("cosine", "poly", "step", "constant")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW, cosine with warm-up, and the augmentations, as data.
+    """All settings of a training run that belong to no task.
 
-    `batch_size` is the number of images per update; `device_batch` is how many go through the model
-    at once (0: all of them), the rest accumulates. So a recipe of 32 GPUs runs, slowly, on one.
+    `options` holds the settings of the task, which validates them: `Task.Options(**options)`.
+    `batch_size` counts the samples of an optimizer step over all processes and micro-batches, so a
+    recipe written for 32 GPUs gives the same steps, more slowly, on one.
+
+    Raises:
+        InputError: a value out of range.
     """
 
-    model: str = ""  # by timm name; a tag names the weights to start from; empty: said beside
-    smoke_model: str = ""  # the smoke twin's: the least of the family; empty: the same
-    stem_stride: int = 0  # of the first feature map; 0: the model's own, mostly 4
+    # The network.
+    model: str = option(
+        "",
+        "Network by its timm name; a weight tag (`unireplknet_s.in22k`) names the weights that "
+        "--pretrained loads. Empty: the command line names the network.",
+    )
+    smoke_model: str = option(
+        "", "Network of the smoke test: the smallest one of the family. Empty: the same network."
+    )
+    stem_stride: int = option(
+        0, "Stride of the first feature map (0: the model's own, usually 4).", least=0
+    )
+    layer_scale: float = option(
+        0.0, "Initial value of the layer scale (0: the model's own, often 1e-6).", least=0
+    )
+    fan_in_init: bool = option(
+        False,
+        "Initialize convolutions and linear layers with a standard deviation of 1 / sqrt(fan-in), "
+        "in networks with layer norm.",
+    )
+    head_init_scale: float = option(1.0, "Factor on the initial weights of the classifier.")
+    drop_path: float = option(0.0, "Rate of stochastic depth.", least=0, most=1)
+    freeze: tuple[str, ...] = option(
+        (), "Prefixes of parameter names that are not trained, such as stem,stages.0."
+    )
+    start_from: str = option(
+        "random",
+        "Weights that the recipe is meant for: random, those of --pretrained, or those of "
+        "--checkpoint.",
+        choices=("random", "pretrained", "checkpoint"),
+        may_change=True,
+    )
 
-    # pictures
-    image_size: int = 224
-    interpolation: str = "bicubic"
-    crop_pct: float = 0.875  # evaluation: the short side becomes image_size / crop_pct
-    crop_mode: str = "center"  # evaluation, timm's words: center, squash or border
-    min_crop: float = 0.08  # random resized crop: smallest share of the area
-    flip: float = 0.5
-    rand_augment: str = ""  # timm's words, such as rand-m9-mstd0.5-inc1; empty: none
-    color_jitter: float = 0.0  # timm leaves it out where rand_augment is on
-    erase: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    repeated_augment: int = 1  # times a picture comes in an epoch, which stays as long
-    limit_images: int = 0  # at most so many, for training and for validation; 0: all
+    # The task.
+    task: str = option("classification", "What is learned; `seewide tasks` lists the tasks.")
+    options: dict[str, Any] = option({}, "Options of the task.")
+    smoke_options: dict[str, Any] = option(
+        {}, "Options of the task that the smoke test changes.", may_change=True
+    )
+    limit_samples: int = option(
+        0, "Use at most N training and N validation samples (0: all).", least=0
+    )
+    repeated_augment: int = option(
+        1,
+        "Number of times that a sample is drawn in an epoch, each time augmented differently; "
+        "the length of the epoch stays the same.",
+        least=1,
+    )
 
-    # updates
-    epochs: int = 300
-    batch_size: int = 4096
-    device_batch: int = 0
-    lr: float = 4e-3
-    lr_batch: int = 0  # lr is for so many and scales with batch_size; 0: as is
-    min_lr: float = 1e-6
-    warmup_epochs: float = 5.0
-    warmup_lr: float = 1e-6
-    weight_decay: float = 0.05
-    layer_decay: float = 1.0  # of the rate, from each group of layers to the one below it
-    layer_groups: int = 0  # 12: stages 1, 2, nine parts of 3, 4, as the authors; 0: each block
-    clip_grad: float = 0.0  # largest norm of the whole gradient; 0: as it comes
-    clip_adaptive: float = 0.0  # AGC: largest gradient of a unit, relative to its weights; 0: none
+    # How long.
+    epochs: int = option(300, "Number of epochs.", least=1, flag=True)
+    steps: int = option(
+        0, "Number of optimizer steps (0: `epochs` sets the length of training).", least=0
+    )
+    batch_size: int = option(
+        4096,
+        "Samples per optimizer step, over all processes and micro-batches.",
+        least=1,
+        flag=True,
+    )
+    device_batch: int = option(
+        0,
+        "Samples that one device processes at once; gradients of further micro-batches accumulate "
+        "(0: its share of the batch).",
+        least=0,
+    )
+    val_every: int = option(1, "Validate every N epochs, and after the last one.", least=1)
+    patience: int = option(
+        0, "Stop after N validations without a better score (0: never).", least=0
+    )
 
-    # regularisation
-    drop_path: float = 0.0
-    layer_scale: float = 0.0  # initial, where blocks have one; 0: the model's own, often 1e-6
-    label_smoothing: float = 0.1
-    ema_decay: float = 0.0  # 0: no average; else the average is what is validated and kept
-    head_init_scale: float = 1.0
-    sync_batch_norm: int = 0  # 1: batch norms over all processes
-    fan_in_init: int = 0  # 1: fresh weights with std 1 / sqrt(fan-in), if there is layer norm
+    # The optimizer.
+    optimizer: str = option("adamw", "Optimizer by its timm name, such as adamw, sgd or lamb.")
+    lr: float = option(4e-3, "Peak learning rate.", above=0, flag=True)
+    lr_batch: int = option(
+        0,
+        "Batch size that `lr` is meant for; the learning rate scales in proportion to the actual "
+        "batch size (0: it does not scale).",
+        least=0,
+    )
+    momentum: float = option(0.9, "Momentum of SGD and RMSprop.", least=0, below=1)
+    betas: tuple[float, ...] = option(
+        (), "Coefficients of the running averages of Adam and its relatives (empty: the default)."
+    )
+    weight_decay: float = option(0.05, "Weight decay.", least=0)
+    layer_decay: float = option(
+        1.0,
+        "Factor on the learning rate from each group of layers to the one before it.",
+        above=0,
+        most=1,
+    )
+    layer_groups: int = option(
+        0,
+        "Number of groups for `layer_decay` (12: as in the authors' scripts, with three blocks of "
+        "the third stage per group; 0: one group per block).",
+        least=0,
+    )
+    lr_multipliers: dict[str, float] = option(
+        {}, "Factors on the learning rate by prefix of the parameter name: head:10,backbone:0.1."
+    )
+    weight_decay_multipliers: dict[str, float] = option(
+        {}, "Factors on the weight decay by prefix of the parameter name: attention_biases:0."
+    )
+    clip_grad: float = option(
+        0.0, "Largest norm of the gradient of all parameters (0: no clipping).", least=0
+    )
+    clip_adaptive: float = option(
+        0.0,
+        "Adaptive gradient clipping: largest gradient norm of a unit relative to the norm of its "
+        "weights (0: no clipping).",
+        least=0,
+    )
 
-    # dynamic sparsity (SLaK, PeLK)
-    sparsity: float = 0.0  # share of the weights of convolutions and linear layers that is 0
-    sparse_init: str = "snip"  # snip, or random
-    prune_rate: float = 0.3  # share of the kept weights that moves at first; falls with a cosine
-    prune_every: int = 100  # updates
-    growth: str = "random"  # random, or gradient
+    # The schedule.
+    schedule: str = option("cosine", "Shape of the learning rate schedule.", choices=SCHEDULES)
+    min_lr: float = option(1e-6, "Learning rate at the end of training.", least=0)
+    warmup_epochs: float = option(5.0, "Length of the linear warm-up in epochs.", least=0)
+    warmup_steps: int = option(
+        0, "Length of the linear warm-up in optimizer steps (0: use `warmup_epochs`).", least=0
+    )
+    warmup_lr: float = option(1e-6, "Learning rate at the start of the warm-up.", least=0)
+    poly_power: float = option(0.9, "Exponent of the poly schedule.", above=0)
+    decay_at: tuple[int, ...] = option(
+        (),
+        "When the step schedule multiplies the learning rate by `decay_rate`: epochs, or "
+        "optimizer steps if `steps` is set.",
+    )
+    decay_rate: float = option(0.1, "Factor of the step schedule.", above=0, most=1)
 
-    # distillation
-    teacher: str = ""  # by timm name with weight tag (unlearned without), or a checkpoint
-    distill: str = "hard"  # hard: the teacher's class; soft: its temperature-smoothed distribution
-    distill_alpha: float = 0.5  # weight of the teacher's part
-    distill_tau: float = 1.0  # temperature of soft distillation
+    # Statistics and averages.
+    ema_decay: float = option(
+        0.0,
+        "Decay of the exponential moving average of the weights, which is then what is validated "
+        "and saved (0: no average).",
+        least=0,
+        below=1,
+    )
+    ema_warmup: bool = option(
+        False, "Increase the decay of the average from 0 during training, as timm does."
+    )
+    sync_batch_norm: bool = option(
+        False, "Compute batch normalization statistics over all processes (CUDA only)."
+    )
+
+    # Dynamic sparsity (SLaK, PeLK).
+    sparsity: float = option(
+        0.0,
+        "Share of the weights of convolutions and linear layers that is zero.",
+        least=0,
+        below=1,
+    )
+    sparse_init: str = option("snip", "How the first zeros are chosen.", choices=("snip", "random"))
+    prune_rate: float = option(
+        0.3,
+        "Share of the non-zero weights that is exchanged at a time; it falls to 0 with a cosine.",
+        least=0,
+        most=1,
+    )
+    prune_every: int = option(100, "Exchange weights every N optimizer steps.", least=1)
+    growth: str = option("random", "Which zeros become weights.", choices=("random", "gradient"))
+
+    # Where it comes from.
+    dataset: str = option("", "Data set that the recipe was made for.", may_change=True)
+    source: str = option("", "Where the settings are from: paper, table, command.", may_change=True)
+    expected: dict[str, float] = option(
+        {}, "Published or measured results, by metric.", may_change=True
+    )
+    hardware: str = option(
+        "", "Published hardware: GPUs x samples per GPU x micro-batches.", may_change=True
+    )
+    note: str = option("", "What else there is to know.", may_change=True)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            self._check(field.name, not isinstance(value, float) or isfinite(value), "finite")
-        for name in ("image_size", "epochs", "batch_size", "repeated_augment", "prune_every"):
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("lr", "crop_pct", "min_crop", "distill_tau"):
-            self._check(name, getattr(self, name) > 0, "above 0")
-        for name in (
-            "device_batch", "limit_images", "warmup_epochs", "weight_decay", "mixup", "cutmix",
-            "min_lr", "warmup_lr", "clip_grad", "clip_adaptive", "layer_scale", "lr_batch",
-            "stem_stride",
-        ):  # fmt: skip
-            self._check(name, getattr(self, name) >= 0, "0 or more")
-        for name in (
-            "flip", "erase", "drop_path", "label_smoothing", "ema_decay", "fan_in_init",
-            "sync_batch_norm", "prune_rate", "distill_alpha",
-        ):  # fmt: skip
-            self._check(name, 0 <= getattr(self, name) <= 1, "within 0..1")
-        self._check("crop_pct", self.crop_pct <= 1, "at most 1")
-        self._check("min_crop", self.min_crop <= 1, "at most 1")
-        self._check("sparsity", 0 <= self.sparsity < 1, "0 or more and below 1")
-        for name, words in CHOICES.items():
-            allowed = f"{', '.join(words[:-1])} or {words[-1]}"
-            self._check(name, getattr(self, name) in words, allowed)
-        groups = self.layer_groups  # one for each stage is the least
-        self._check("layer_groups", groups == 0 or groups >= 4, "0, or 4 or more")
-        self._check("layer_decay", 0 < self.layer_decay <= 1, "above 0 and at most 1")
-        self._check(
-            "device_batch",
-            not self.device_batch or self.batch_size % self.device_batch == 0,
-            f"a divisor of batch_size={self.batch_size}",
-        )
-
-    def _check(self, name: str, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise InputError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+        check(self)
+        if self.layer_groups and self.layer_groups < 4:
+            raise InputError(f"layer_groups must be 0, or 4 or more, got {self.layer_groups}")
+        if self.device_batch and self.batch_size % self.device_batch:
+            raise InputError(
+                f"device_batch must be a divisor of batch_size={self.batch_size}, got "
+                f"{self.device_batch}"
+            )
+        if list(self.decay_at) != sorted(set(self.decay_at)) or min(self.decay_at, default=1) < 1:
+            raise InputError(
+                f"decay_at must be ascending whole numbers from 1 on, got {self.decay_at}"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas must be at least 0 and below 1, got {self.betas}")
+        for name in ("lr_multipliers", "weight_decay_multipliers"):
+            if not all(0 <= factor < float("inf") for factor in getattr(self, name).values()):
+                raise InputError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
 
     @property
-    def accumulate(self) -> int:
-        """Passes per update."""
+    def micro_batches(self) -> int:
+        """Micro-batches per optimizer step, if there is one process."""
         return self.batch_size // (self.device_batch or self.batch_size)
 
     @property
     def scaled_lr(self) -> float:
-        """The highest rate, for this batch size."""
+        """Peak learning rate for this batch size."""
         return self.lr * self.batch_size / (self.lr_batch or self.batch_size)
 
     def with_batch_size(self, batch_size: int) -> Recipe:
-        """The same with another batch size; passes shrink to the largest divisor that fits."""
+        """The same recipe with another batch size.
+
+        `device_batch` becomes the largest divisor of the new batch size that is not larger.
+        """
         largest = min(self.device_batch or batch_size, batch_size)
         fitting = next((size for size in range(largest, 1, -1) if batch_size % size == 0), largest)
         return replace(self, batch_size=batch_size, device_batch=fitting)
 
     def smoke(self) -> Recipe:
-        """The twin that runs on a laptop within a minute: all the machinery, none of the hours.
+        """The smoke test of the recipe, which takes a laptop less than a minute.
 
-        Two updates of two passes each at 32 px or less, on 16 images, by the least network of the
-        family. A sparse network moves its weights after each update; a teacher is a tiny one that
-        has learned nothing, so that nothing is downloaded; batch norms stay on their process, for
-        torch synchronises them on GPUs only.
+        Two optimizer steps of two micro-batches on 16 samples, with the smallest network of the
+        family and the task's options of `smoke_options`. Everything else stays, so the test runs
+        all the parts that the recipe uses; a sparse network exchanges weights after each step.
+        `sync_batch_norm` is off, since torch has it on GPUs only.
         """
         return replace(
             self,
             model=self.smoke_model or self.model,
-            image_size=min(self.image_size, 32),
+            options={**self.options, **self.smoke_options},
             epochs=1,
+            steps=min(self.steps, 2),
             batch_size=8,
             device_batch=4,
-            limit_images=16,
+            limit_samples=16,
             lr_batch=min(self.lr_batch, 8),
             warmup_epochs=min(self.warmup_epochs, 0.5),
+            warmup_steps=min(self.warmup_steps, 1),
+            decay_at=(),
+            val_every=1,
             prune_every=1,
-            teacher=self.teacher and "test_resnet",
-            sync_batch_norm=0,
+            sync_batch_norm=False,
         )
 
 
-def override(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Replace fields by name. Text is read as the type of the field (`{"lr": "1e-3"}`).
+def override(
+    recipe: Recipe, settings: Mapping[str, Any], task_options: type | None = None
+) -> Recipe:
+    """Replace settings by name. Text is read as the type of the option (`{"lr": "1e-3"}`).
+
+    Args:
+        settings: names of recipe fields, of options of the task, or `task.NAME` for the latter.
+        task_options: the task's `Options`, which says what its options are.
 
     Raises:
-        InputError: unknown name, text that is no such number, or a number out of range.
+        InputError: unknown name, or a value of the wrong type or out of range.
     """
-    kinds = {field.name: type(field.default) for field in fields(Recipe)}
-    values = {}
+    own = {field.name for field in fields(Recipe)} - {"options", "smoke_options"}
+    of_task = {field.name for field in fields(task_options)} if task_options else set()
+    values: dict[str, Any] = {}
+    options = dict(recipe.options)
     for name, value in settings.items():
-        if name not in kinds:
-            raise unknown("recipe key", name, kinds)
-        try:
-            values[name] = kinds[name](value)
-        except ValueError:
-            kind = {"int": "a whole number", "float": "a number"}[kinds[name].__name__]
-            raise InputError(f"recipe key {name} is {kind}, got {value!r}") from None
-    return replace(recipe, **values)
+        task_name = name.removeprefix("task.")
+        if name in own:
+            values[name] = parse(Recipe, name, value)
+        elif task_name in of_task:
+            options[task_name] = parse(task_options, task_name, value)
+        else:
+            raise unknown("setting", name, own | of_task)
+    changed = replace(recipe, options=options, **values)
+    if task_options:
+        task_options(**changed.options)
+    return changed
+
+
+def table(base: Recipe, columns: str, *rows: Sequence[Any]) -> dict[str, Recipe]:
+    """Recipes by name: one per row of a table.
+
+    Args:
+        base: the settings that all rows share.
+        columns: names of the columns, separated by spaces. The first one is the recipe's name,
+            the others are fields; `options.mixup` and `expected.top1` are entries of such fields.
+        rows: values. None leaves the setting of `base`, or no entry; missing values at the end of
+            a row count as None.
+    """
+    _, *names = columns.split()
+    recipes = {}
+    for name, *values in rows:
+        changes: dict[str, Any] = {}
+        for column, value in zip(names, values, strict=False):
+            field, _, key = column.partition(".")
+            if value is None:
+                continue
+            if key:
+                changes[field] = {**changes.get(field, getattr(base, field)), key: value}
+            else:
+                changes[field] = value
+        recipes[name] = replace(base, **changes)
+    return recipes
