@@ -15,12 +15,13 @@ from seewide.tasks._task import (
     Sample,
     Score,
     Task,
+    TrainingContext,
     find_backbone,
 )
 
 __all__ = [
     "Batch", "DataSplits", "Facts", "Metric", "ResultTable", "Sample", "Score", "Task",
-    "find_backbone", "get_task", "guess_task", "task_names",
+    "TrainingContext", "find_backbone", "get_task", "guess_task", "task_names",
 ]  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from seewide.errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -100,6 +102,25 @@ class ResultTable:
     rows: Sequence[Sequence[Any]]
 
 
+@dataclass(frozen=True)
+class TrainingContext:
+    """What `Task.prepare` gets.
+
+    Attributes:
+        facts, preprocess: of the run.
+        device: that the model trains on.
+        device_batch: samples of a micro-batch.
+        load: `load(name)` -> (model in evaluation mode, facts or None, preprocess): a run folder,
+            its weights file, or a timm name, with `create` options for the latter.
+    """
+
+    facts: Facts
+    preprocess: dict[str, Any]
+    device: torch.device
+    device_batch: int
+    load: Callable[..., tuple[nn.Module, Facts | None, dict[str, Any]]]
+
+
 class Task(Generic[O]):
     """What is learned. Subclasses say only their difference.
 
@@ -112,7 +133,7 @@ class Task(Generic[O]):
         score: picks the best weights.
         unit: what "per second" counts.
         accumulates: False where the loss needs all samples of a step at once (contrastive losses).
-        default_recipe: used where the command line names none.
+        default_recipe: used where nothing names one.
     """
 
     name: ClassVar[str]
@@ -143,17 +164,44 @@ class Task(Generic[O]):
         """
         raise NotImplementedError
 
-    def held_out(self, data: str, facts: Facts) -> tuple[Samples, str]:
+    def check_data(self, data: str) -> None:
+        """Refuse data that cannot be evaluated on, before weights are downloaded.
+
+        Raises:
+            InputError: as `open`, as far as it can be said at no cost.
+        """
+
+    def held_out(self, data: str, facts: Facts, *, published: bool) -> tuple[Samples, str]:
         """The samples to evaluate a trained model on, and in words where they come from.
 
-        By default the held-out part of `open`, whose facts must agree with those of the model.
+        Args:
+            facts: of the model. By default those of the data must be equal.
+            published: whether the model has published weights, not those of a run on such data.
         """
-        from seewide.errors import InputError
-
         splits = self.open(data)
         if splits.facts != facts:
-            raise InputError(f"{data} does not have the facts that the model was trained with")
+            raise InputError(
+                f"{data} does not agree with what the model was trained for: its facts are "
+                f"{splits.facts}, those of the model {facts}"
+            )
         return splits.val, splits.held_out
+
+    @classmethod
+    def default_recipe_for(cls, data: str) -> str:
+        """The recipe to train by if none is named."""
+        return cls.default_recipe
+
+    def published_facts(self, backbone: nn.Module) -> Facts:
+        """The facts of published weights, which have none of a run.
+
+        Raises:
+            InputError: this task has no published weights under timm's names.
+        """
+        raise InputError(f"there are no published weights for the task {self.name}; give a run")
+
+    def published_preprocess(self, backbone: nn.Module) -> dict[str, Any]:
+        """How published weights were evaluated."""
+        return self.preprocess(backbone)
 
     def preprocess(self, backbone: nn.Module) -> dict[str, Any]:
         """Evaluation preprocessing as JSON values; it travels with the weights.
@@ -175,6 +223,13 @@ class Task(Generic[O]):
 
     def backbone_options(self, facts: Facts) -> dict[str, Any]:
         """Arguments of `timm.create_model`: `num_classes`, `features_only`, `in_chans` ..."""
+        return {}
+
+    def prepare(self, model: nn.Module, context: TrainingContext) -> None:
+        """Called once before training, for what the loss needs beyond the model: a teacher."""
+
+    def announce(self, backbone: nn.Module) -> dict[str, Any]:
+        """Lines for the beginning of a run, beyond those that all tasks share."""
         return {}
 
     def build(self, backbone: nn.Module, facts: Facts) -> nn.Module:

@@ -1,122 +1,292 @@
-"""Image classification: the loss of a training batch, and the scores of a model.
+"""Image classification: one label per image.
 
-Shapes: N pictures, C channels, H x W pixels, K classes.
+Shapes: N images, C channels, H x W pixels, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import torch
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
+from seewide.data import (
+    ImageClasses,
+    classification_to_evaluate,
+    describe_classification,
+    open_classification,
+    read_image,
+)
+from seewide.data.augment import OnImage, train_transform
+from seewide.errors import InputError
+from seewide.options import check, option
+from seewide.preprocess import Preprocess
+from seewide.tasks._task import Batch, DataSplits, Facts, ResultTable, Sample, Score, Task, TrainingContext
 
-class Classification(nn.Module):
-    """A model and the loss of one training batch: mixup, cutmix and label smoothing, from timm.
+MOST_CONFUSED = 1000  # classes of a confusion matrix: more need gigabytes and show nothing
 
-    Mixup draws from numpy's global generator, so seeding that seeds the task.
+
+@dataclass(frozen=True)
+class ClassificationOptions:
+    """Image size, augmentation and loss."""
+
+    image_size: int = option(
+        224, "Height and width of the images in pixels.", least=8, flag=True, metavar="PIXELS"
+    )
+    interpolation: str = option(
+        "bicubic", "Interpolation of resizing.", choices=("bilinear", "bicubic", "nearest")
+    )
+    crop_pct: float = option(
+        0.875,
+        "Evaluation: the shorter side is resized to image_size / crop_pct.",
+        above=0,
+        most=1,
+    )
+    crop_mode: str = option(
+        "center", "Evaluation: timm's crop mode.", choices=("center", "squash", "border")
+    )
+    min_crop: float = option(
+        0.08, "Smallest fraction of the area that a random crop takes.", above=0, most=1
+    )
+    flip: float = option(0.5, "Probability of a horizontal flip.", least=0, most=1)
+    rand_augment: str = option(
+        "", "RandAugment as timm spells it, such as rand-m9-mstd0.5-inc1 (empty: none)."
+    )
+    color_jitter: float = option(
+        0.0, "Strength of color jitter (unused where rand_augment is on, as in timm).", least=0
+    )
+    erase: float = option(0.0, "Probability of random erasing.", least=0, most=1)
+    mixup: float = option(0.0, "Alpha of mixup (0: none).", least=0)
+    cutmix: float = option(0.0, "Alpha of CutMix (0: none).", least=0)
+    label_smoothing: float = option(0.1, "Label smoothing.", least=0, most=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+class Classification(Task[ClassificationOptions]):
+    """Cross-entropy with label smoothing, mixup and CutMix, from timm.
+
+    Mixup draws from numpy's global generator, which the engine seeds for each micro-batch.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        num_classes: int,
-        *,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.mix = None
-        self.criterion: nn.Module = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-        if mixup or cutmix:
-            self.mix = Mixup(
-                mixup, cutmix, label_smoothing=label_smoothing, num_classes=num_classes
+    name = "classification"
+    Options = ClassificationOptions
+    score = Score("top1", "max", "%", "top-1")
+
+    @classmethod
+    def recognize(cls, data: str) -> str | None:
+        return describe_classification(data)
+
+    @classmethod
+    def default_recipe_for(cls, data: str) -> str:
+        return "digits" if data == "digits" else cls.default_recipe
+
+    def open(self, data: str) -> DataSplits:
+        found: ImageClasses = open_classification(data)
+        facts = {"class_names": list(found.class_names)}
+        return DataSplits(
+            found.name, found.train, found.val, found.held_out, facts, found.short
+        )
+
+    def check_data(self, data: str) -> None:
+        if describe_classification(data) is None:
+            open_classification(data)  # raises the sentence
+
+    def held_out(self, data: str, facts: Facts, *, published: bool) -> tuple[Any, str]:
+        return classification_to_evaluate(data, facts["class_names"], by_position=published)
+
+    def published_facts(self, backbone: nn.Module) -> Facts:
+        return {"class_names": [str(index) for index in range(backbone.num_classes)]}
+
+    def published_preprocess(self, backbone: nn.Module) -> dict[str, Any]:
+        return Preprocess.of(backbone).to_dict()
+
+    def preprocess(self, backbone: nn.Module) -> dict[str, Any]:
+        """Mean and std of the network's weights, everything else of the options."""
+        own = Preprocess.of(backbone).to_dict()
+        names = {field.name for field in fields(self.options)}
+        return {k: getattr(self.options, k) if k in names else v for k, v in own.items()}
+
+    def transform(self, train: bool, preprocess: dict[str, Any]) -> Callable[[Sample], Sample]:
+        evaluation = Preprocess.from_dict(preprocess)
+        if not train:
+            return OnImage(evaluation.transform())
+        options = self.options
+        return OnImage(
+            train_transform(
+                options.image_size,
+                evaluation.mean,
+                evaluation.std,
+                interpolation=options.interpolation,
+                min_crop=options.min_crop,
+                flip=options.flip,
+                rand_augment=options.rand_augment,
+                color_jitter=options.color_jitter,
+                erase=options.erase,
             )
-            self.criterion = SoftTargetCrossEntropy()
+        )
 
-    def forward(self, x_NCHW: Tensor, y_N: Tensor) -> Tensor:
-        """The mean loss, a scalar. `x_NCHW` is mixed in place."""
-        target = y_N
-        if self.mix is not None:
-            x_NCHW, target = self.mix(x_NCHW, y_N)
-        return self.criterion(self.model(x_NCHW), target)
+    def backbone_options(self, facts: Facts) -> dict[str, Any]:
+        return {"num_classes": len(facts["class_names"])}
+
+    def build(self, backbone: nn.Module, facts: Facts) -> nn.Module:
+        options, classes = self.options, len(facts["class_names"])
+        self._criterion: nn.Module = nn.CrossEntropyLoss(
+            label_smoothing=options.label_smoothing, reduction="none"
+        )
+        self._mix = None
+        if options.mixup or options.cutmix:
+            self._mix = Mixup(
+                options.mixup,
+                options.cutmix,
+                label_smoothing=options.label_smoothing,
+                num_classes=classes,
+            )
+            self._criterion = PerSampleSoftCrossEntropy()
+        return backbone
+
+    def prepare(self, model: nn.Module, context: TrainingContext) -> None:
+        if self._mix is not None and context.device_batch % 2:
+            raise InputError(
+                "mixup and cutmix pair images, so a micro-batch must be even, got "
+                f"{context.device_batch}"
+            )
+
+    def example(self, facts: Facts, preprocess: dict[str, Any], count: int = 2) -> Tensor:
+        side = preprocess["image_size"]
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(count, 3, side, side, generator=generator)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
+        x_NCHW, target = self.mixed(batch)
+        return {"loss": self._criterion(model(x_NCHW), target).sum(), "weight": len(x_NCHW)}
+
+    def mixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Images, mixed in place, and their targets: (N,) classes or (N, K) probabilities."""
+        x_NCHW, y_N = batch["image"], batch["label"]
+        if self._mix is None:
+            return x_NCHW, y_N
+        return self._mix(x_NCHW, y_N)
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits (N, K)."""
+        return model(batch["image"])
+
+    def metric(self, facts: Facts) -> ClassificationMetric:
+        return ClassificationMetric(len(facts["class_names"]))
+
+    def tables(self, metric: ClassificationMetric, facts: Facts) -> list[ResultTable]:
+        """Recall and precision per class."""
+        recall, precision = metric.recall_K.tolist(), metric.precision_K.tolist()
+        counts = metric.count_K.tolist()
+        rows = [
+            (name, count, round(recall[index], 1), round(precision[index], 1))
+            for index, (name, count) in enumerate(zip(facts["class_names"], counts, strict=True))
+            if count
+        ]
+        return [ResultTable("Per class", ("class", "images", "recall %", "precision %"), rows)]
+
+    def figures(
+        self, metric: ClassificationMetric, facts: Facts
+    ) -> dict[str, Callable[[Path], Path]]:
+        from seewide.analysis.pictures import draw_confusion
+
+        names = facts["class_names"]
+        if len(names) > MOST_CONFUSED:
+            return {}
+        return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}
+
+    def read(self, path: Path) -> Iterable[Sample]:
+        yield {"image": read_image(path), "label": 0}
+
+    def describe(self, prediction: Tensor, index: int, facts: Facts) -> dict[str, Any]:
+        """`{"classes": [{"name": ..., "probability": ...}]}`, the five most probable."""
+        probability_K = prediction[index].float().softmax(0)
+        best = probability_K.topk(min(5, len(probability_K)))
+        names = facts["class_names"]
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return {"classes": [{"name": names[k], "probability": p} for k, p in pairs]}
 
 
-@dataclass
-class Scores:
-    """What was said of each picture and what is true, batch by batch."""
+class PerSampleSoftCrossEntropy(SoftTargetCrossEntropy):
+    """timm's loss for (N, K) targets, before the mean over the samples."""
 
-    num_classes: int
-    in_top5: int = field(default=0, init=False)
-    loss_sum: float = field(default=0.0, init=False)
-    _true: list[Tensor] = field(default_factory=list, init=False)
-    _said: list[Tensor] = field(default_factory=list, init=False)
+    def forward(self, x_NK: Tensor, target_NK: Tensor) -> Tensor:
+        return torch.sum(-target_NK * nn.functional.log_softmax(x_NK, dim=-1), dim=-1)
 
-    def add(self, logits_NK: Tensor, y_N: Tensor) -> None:
-        """Count a batch."""
-        logits_NK, y_N = logits_NK.float().cpu(), y_N.cpu()
+
+class ClassificationMetric:
+    """Accuracy, loss without label smoothing, and the confusion matrix, batch by batch."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.in_top5 = 0
+        self.loss_sum = 0.0
+        self._true: list[Tensor] = []
+        self._predicted: list[Tensor] = []
+
+    def update(self, prediction: Tensor, batch: Batch) -> None:
+        logits_NK, y_N = prediction.float().cpu(), batch["label"].cpu()
         best = logits_NK.topk(min(5, self.num_classes), dim=1).indices
         self._true.append(y_N)
-        self._said.append(logits_NK.argmax(1))
+        self._predicted.append(logits_NK.argmax(1))
         self.in_top5 += int((best == y_N[:, None]).any(1).sum())
         self.loss_sum += float(nn.functional.cross_entropy(logits_NK, y_N, reduction="sum"))
 
-    @classmethod
-    def together(cls, parts: Sequence[Scores]) -> Scores:
-        """Those of several processes as one."""
-        whole = cls(parts[0].num_classes)
-        for part in parts:
-            whole.in_top5 += part.in_top5
-            whole.loss_sum += part.loss_sum
-            whole._true += part._true
-            whole._said += part._said
-        return whole
+    def merge(self, others: Sequence[ClassificationMetric]) -> None:
+        for other in others:
+            self.in_top5 += other.in_top5
+            self.loss_sum += other.loss_sum
+            self._true += other._true
+            self._predicted += other._predicted
+
+    def compute(self) -> dict[str, float]:
+        """Mean loss; top-1 and top-5 accuracy in percent (top-5 is 100 below five classes)."""
+        count = max(len(self.true_N), 1)
+        return {
+            "loss": self.loss_sum / count,
+            "top1": 100 * int((self.true_N == self.predicted_N).sum()) / count,
+            "top5": 100 * self.in_top5 / count,
+        }
 
     @property
-    def images(self) -> int:
-        return sum(map(len, self._true))
+    def true_N(self) -> Tensor:
+        return torch.cat(self._true) if self._true else torch.zeros(0, dtype=torch.long)
 
     @property
-    def top1(self) -> float:
-        """Percent right."""
-        right = sum(int((t == s).sum()) for t, s in zip(self._true, self._said, strict=True))
-        return 100 * right / max(self.images, 1)
+    def predicted_N(self) -> Tensor:
+        return torch.cat(self._predicted) if self._predicted else torch.zeros(0, dtype=torch.long)
 
     @property
-    def top5(self) -> float:
-        """Percent with the right class among the five best (all, below five classes)."""
-        return 100 * self.in_top5 / max(self.images, 1)
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy, without label smoothing."""
-        return self.loss_sum / max(self.images, 1)
+    def count_K(self) -> Tensor:
+        """Images of each class."""
+        return self._count(self.true_N)
 
     @property
     def confusion_KK(self) -> Tensor:
-        """Counts, `confusion_KK[true, said]`."""
-        cells = torch.cat(self._true) * self.num_classes + torch.cat(self._said)
+        """Counts, `confusion_KK[true, predicted]`."""
+        cells = self.true_N * self.num_classes + self.predicted_N
         counts = torch.bincount(cells, minlength=self.num_classes**2)
         return counts.view(self.num_classes, self.num_classes)
 
     @property
     def recall_K(self) -> Tensor:
-        """Percent of each true class that is found; NaN for a class without pictures."""
-        return 100 * self._count(self._right()) / self._count(torch.cat(self._true))
+        """Percent of the images of each class that are recognized; NaN for a class without."""
+        return 100 * self._count(self._correct()) / self.count_K
 
     @property
     def precision_K(self) -> Tensor:
-        """Percent of each said class that is right; NaN for a class never said."""
-        return 100 * self._count(self._right()) / self._count(torch.cat(self._said))
+        """Percent of the predictions of each class that are correct; NaN without predictions."""
+        return 100 * self._count(self._correct()) / self._count(self.predicted_N)
 
-    def _right(self) -> Tensor:
-        true, said = torch.cat(self._true), torch.cat(self._said)
-        return true[true == said]
+    def _correct(self) -> Tensor:
+        return self.true_N[self.true_N == self.predicted_N]
 
-    def _count(self, classes: Tensor) -> Tensor:
-        return torch.bincount(classes, minlength=self.num_classes)
+    def _count(self, classes_N: Tensor) -> Tensor:
+        return torch.bincount(classes_N, minlength=self.num_classes)

@@ -1,19 +1,26 @@
-"""Training: `fit` a classifier into a run folder, `resume` it, `evaluate` it, `load_run` it."""
+"""Training: `fit` a model into a run folder, `resume` it, `evaluate` it, `predict` with it."""
 
-from seewide.train.checkpoint import RunInfo, load_run
+from seewide.train.checkpoint import RunConfig, WeightsInfo, load_run
 from seewide.train.evaluate import Evaluation, evaluate
 from seewide.train.loop import RunResult
-from seewide.train.start import fit, resume
-from seewide.train.surviving import Interrupted, Terminated
+from seewide.train.predict import Prediction, Predictor, predict
+from seewide.train.run import fit, resume
+from seewide.train.runtime import Runtime
+from seewide.train.signals import Interrupted, Terminated
 
 __all__ = [
     "Evaluation",
     "Interrupted",
-    "RunInfo",
+    "Prediction",
+    "Predictor",
+    "RunConfig",
     "RunResult",
+    "Runtime",
     "Terminated",
+    "WeightsInfo",
     "evaluate",
     "fit",
     "load_run",
+    "predict",
     "resume",
 ]

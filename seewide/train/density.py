@@ -1,10 +1,10 @@
-"""What dynamic sparsity leaves: weights of each layer, and multiply-adds beside the dense ones.
+"""The density of a sparse network: non-zero weights and multiply-adds of each layer.
 
-The multiply-adds are those that a computation which skips zeros would do. No library of today does
-so for scattered zeros: on the clock a sparse network is as fast as the dense one of its width.
+The multiply-adds are those of a computation that skips zeros. No current library does so for
+unstructured zeros: in time a sparse network costs as much as the dense one of its width.
 
-Moves keep the count of every layer. So all but the multiply-adds of peripheral convolutions, whose
-weights stand for different numbers of taps, stays as it is for a whole run.
+The number of non-zero weights of a layer is constant during a run. So is everything else here but
+the multiply-adds of peripheral convolutions, whose weights stand for different numbers of taps.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seewide.analysis._modes import OnMeta
+from seewide.console import make_table
 from seewide.errors import write_atomically
 from seewide.layers import PeripheralConv2d
 from seewide.ops.peripheral import expand_weight
-from seewide.train.build import build_model
-from seewide.train.checkpoint import RunConfig, load_last
-from seewide.train.console import make_table
+from seewide.train.build import build_backbone
+from seewide.train.checkpoint import RunConfig, load_state
 from seewide.train.sparsity import DynamicSparsity
 
 DENSITY = "density.json"
@@ -34,23 +34,23 @@ DENSITY = "density.json"
 
 @dataclass(frozen=True)
 class LayerDensity:
-    """One masked weight: how many of its numbers are kept, and its layer's multiply-adds."""
+    """One masked weight: its non-zero entries, and the multiply-adds of its layer."""
 
     name: str
     shape: tuple[int, ...]
-    kept: int
+    nonzero: int
     weights: int
     macs: int
     dense_macs: int
 
     @property
     def density(self) -> float:
-        return self.kept / self.weights
+        return self.nonzero / self.weights
 
 
 @dataclass(frozen=True)
 class DensityReport:
-    """All masked weights; and of the network, parameters and multiply-adds for one `image`."""
+    """All masked weights, and the network's parameters and multiply-adds for an input of `image`."""
 
     image: tuple[int, ...]
     layers: tuple[LayerDensity, ...]
@@ -58,8 +58,8 @@ class DensityReport:
     dense_macs: int
 
     @property
-    def kept(self) -> int:
-        return sum(layer.kept for layer in self.layers)
+    def nonzero(self) -> int:
+        return sum(layer.nonzero for layer in self.layers)
 
     @property
     def weights(self) -> int:
@@ -67,7 +67,7 @@ class DensityReport:
 
     @property
     def parameters(self) -> int:
-        return self.dense_parameters - self.weights + self.kept
+        return self.dense_parameters - self.weights + self.nonzero
 
     @property
     def macs(self) -> int:
@@ -75,26 +75,26 @@ class DensityReport:
 
     def __str__(self) -> str:
         return (
-            f"{1 - self.kept / self.weights:.1%} of {self.weights:,} weights are zero; "
+            f"{1 - self.nonzero / self.weights:.1%} of {self.weights:,} weights are zero; "
             f"{self.parameters / 1e6:.2f} of {self.dense_parameters / 1e6:.2f} M parameters, "
             f"{self.macs / 1e9:.3f} of {self.dense_macs / 1e9:.3f} G multiply-adds"
         )
 
     def table(self) -> Table:
-        """Layer by layer, and the sum."""
-        columns = "layer", "shape", "kept", "of", "density", "M multiply-adds", "dense"
+        """One row per layer; the title has the sums."""
+        columns = "layer", "shape", "non-zero", "of", "density", "M multiply-adds", "dense"
         table = make_table(str(self), *columns, left=["layer", "shape"])
         for layer in self.layers:
             table.add_row(
                 layer.name.removesuffix(".weight"), " x ".join(map(str, layer.shape)),
-                f"{layer.kept:,}", f"{layer.weights:,}", f"{layer.density:.1%}",
+                f"{layer.nonzero:,}", f"{layer.weights:,}", f"{layer.density:.1%}",
                 f"{layer.macs / 1e6:.1f}", f"{layer.dense_macs / 1e6:.1f}",
             )  # fmt: skip
         return table
 
     def save(self, path: str | os.PathLike) -> Path:
-        """As JSON, atomically: the sums, then every layer."""
-        sums = ("image", "kept", "weights", "parameters", "dense_parameters", "macs", "dense_macs")
+        """Write JSON: the sums, then every layer."""
+        sums = ("image", "nonzero", "weights", "parameters", "dense_parameters", "macs", "dense_macs")
         content = {name: getattr(self, name) for name in sums}
         content["layers"] = [asdict(layer) | {"density": layer.density} for layer in self.layers]
         text = json.dumps(content, indent=2) + "\n"
@@ -104,15 +104,15 @@ class DensityReport:
 def report_density(
     sparsity: DynamicSparsity, shape: Sequence[int] = (1, 3, 224, 224)
 ) -> DensityReport:
-    """Count the places in the masks and what they cost in one forward pass of a batch of `shape`.
+    """Count the non-zero weights and their cost in one forward pass of a batch of `shape`.
 
-    A shared weight of a peripheral convolution counts for every tap of its cell. What a layer adds
-    beside its own product (a positional embedding) counts whole, and so does a weight that is
-    multiplied elsewhere than in its own layer.
+    A shared weight of a peripheral convolution counts for every tap of its cell. Operations of a
+    layer other than its own product (a positional embedding) count fully, and so does a weight that
+    is multiplied elsewhere than in its own layer.
     """
     model = sparsity.model
     meta = OnMeta(model)
-    # Shapes are all that is wanted here, so a compiled model is not compiled again.
+    # Only shapes matter here, so a compiled model is not compiled again.
     with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         meta.call(meta.input(shape))
     counts = counter.get_flop_counts()
@@ -122,7 +122,7 @@ def report_density(
         by_operator = counts.get(f"OnMeta.model.{owner}".rstrip("."), {})
         product = by_operator.get(torch.ops.aten.convolution) or sum(by_operator.values())
         macs = product // 2
-        share = _share(model.get_submodule(owner), mask)
+        share = _density_of_kernel(model.get_submodule(owner), mask)
         layers.append(
             LayerDensity(
                 name, tuple(mask.shape), int(mask.sum()), mask.numel(), round(share * macs), macs
@@ -137,25 +137,29 @@ def report_density(
 
 
 def density_of(folder: Path) -> DensityReport | None:
-    """Of a run, by the masks in its last checkpoint; None for a dense one, or before its first.
+    """The density of a run, by the masks in its last checkpoint; None for a dense run, or before
+    its first checkpoint.
 
     Raises:
         InputError: no run, or a damaged one.
     """
     config = RunConfig.load(folder)
-    state = load_last(folder) if config.recipe.sparsity else None
+    recipe, task = config.recipe, config.task
+    state = load_state(folder)[0] if recipe.sparsity else None
     if state is None:
         return None
-    recipe = config.recipe
-    side, classes = recipe.image_size, len(config.class_names)
-    model = build_model(config.model, classes, side, stem_stride=recipe.stem_stride)
-    sparsity = DynamicSparsity.of(model, recipe, total_updates=1, seed=config.seed)
+    backbone = build_backbone(
+        config.model, task.backbone_options(config.facts),
+        image_size=config.preprocess.get("image_size"), stem_stride=recipe.stem_stride,
+    )  # fmt: skip
+    model = task.build(backbone, config.facts)
+    sparsity = DynamicSparsity.of(model, recipe, total_steps=1, seed=config.runtime.seed)
     sparsity.load_state_dict(state["sparsity"])
-    return report_density(sparsity, (1, 3, side, side))
+    return report_density(sparsity, tuple(task.example(config.facts, config.preprocess, 1).shape))
 
 
-def _share(layer: nn.Module, mask: Tensor) -> float:
-    """The share of the taps of the kernel that `mask` leaves."""
+def _density_of_kernel(layer: nn.Module, mask: Tensor) -> float:
+    """The fraction of the taps of the kernel that are not masked."""
     kernel = mask.cpu().double()  # Apple's GPUs have no float64
     if isinstance(layer, PeripheralConv2d):
         kernel = expand_weight(kernel, layer.grid)

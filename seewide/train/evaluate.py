@@ -1,202 +1,127 @@
-"""Scores on pictures: of a model while it trains, and of a finished one in both of its forms."""
+"""Evaluation: of a model while it trains, and of a trained one, as it is and fused."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from timm.data import create_transform
 from torch import nn
 from torch.utils.data import DataLoader
 
+from seewide.console import make_console, make_progress
+from seewide.data.loader import batches
 from seewide.errors import InputError
+from seewide.recipes import Recipe
 from seewide.reparam import fuse_checked
-from seewide.tasks.classification import Scores
-from seewide.train.build import (
-    Precision,
-    build_model,
-    count_parameters,
-    mean_and_std,
-    resolve_device,
-)
-from seewide.train.checkpoint import RunInfo, load_run
-from seewide.train.console import make_console, make_progress
-from seewide.train.data import (
-    Broken,
-    Order,
-    Split,
-    Unsplit,
-    batches,
-    classes_of,
-    is_plain,
-    list_folder,
-    make_loader,
-    open_unsplit,
-)
-
-
-def eval_transform(info: RunInfo) -> Callable:
-    """timm's evaluation transform: resize, crop, normalise; PIL in, (3, H, W) out."""
-    return create_transform(
-        input_size=info.image_size,
-        is_training=False,
-        interpolation=info.interpolation,
-        crop_pct=info.crop_pct,
-        crop_mode=info.crop_mode,
-        mean=info.mean,
-        std=info.std,
-    )
-
-
-def make_eval_loader(
-    split: Split,
-    info: RunInfo,
-    batch_size: int,
-    workers: int,
-    rank: int = 0,
-    ranks: int = 1,
-    broken: Broken | None = None,
-) -> DataLoader:
-    """The pictures of one of `ranks` processes, in order: every `ranks`-th.
-
-    Each has as many, so that sharded networks run in step: some read the last picture once more,
-    which `score` leaves out.
-    """
-    last = len(split) - 1
-    mine = [min(index, last) for index in range(rank, last + ranks, ranks)]
-    part = split if ranks == 1 else split.take(mine)
-    order = Order(len(part))
-    return make_loader(part, eval_transform(info), order, batch_size, workers, broken=broken)
+from seewide.tasks import Facts, Metric, Task, get_task
+from seewide.train.build import Precision, build_backbone, count_parameters, resolve_device
+from seewide.train.checkpoint import WeightsInfo, load_run, make_options
+from seewide.train.feed import batch_length, make_eval_loader, take_first, to_device
 
 
 @torch.no_grad()
-def score(
+def compute_metric(
     model: nn.Module,
+    task: Task,
+    facts: Facts,
     loader: DataLoader,
-    num_classes: int,
     precision: Precision,
+    count: int,
     step: Callable[[], object] = lambda: None,
-    count: int | None = None,
-) -> Scores:
-    """Run the model in evaluation mode over a loader. `step` is called after each batch.
+) -> Metric:
+    """Run the model in evaluation mode over a loader.
 
-    `count` pictures are scored, default all; what the loader holds beyond is run and forgotten.
+    Args:
+        count: samples that count; the loader's further ones are run, since sharded models run in
+            step, and ignored.
+        step: called after each batch.
     """
     training = model.training
     model.eval()
-    scores = Scores(num_classes)
-    for x_NCHW, y_N in batches(loader):
+    metric = task.metric(facts)
+    for batch in batches(loader):
+        batch = to_device(batch, precision.device)
+        size = batch_length(batch)
         with precision.autocast():
-            logits_NK = model(x_NCHW.to(precision.device, non_blocking=True))
-        left = len(y_N) if count is None else count - scores.images
-        scores.add(logits_NK[:left], y_N[:left])
+            if 0 < count < size:
+                batch = take_first(batch, count)
+            prediction = task.predict(model, batch)
+        if count > 0:
+            metric.update(prediction, batch)
+        count -= size
         step()
     model.train(training)
-    return scores
+    return metric
 
 
-def load_target(target: str, image_size: int | None) -> tuple[nn.Module, RunInfo]:
-    """A run's best model, or a model of timm or seewide with its published weights."""
+def load_target(
+    target: str, *, task: str | None = None, image_size: int | None = None
+) -> tuple[nn.Module, Task, WeightsInfo]:
+    """A run's best model, or a timm model with its published weights.
+
+    Args:
+        target: run folder, its `best.safetensors`, or a model name.
+        task: of a published model; default: classification.
+        image_size: in pixels, instead of what the weights were trained or published for.
+
+    Raises:
+        InputError: neither a run nor a model, damaged files, or a download that failed.
+    """
     path = Path(target)
     if path.exists() or "/" in target or path.suffix == ".safetensors":
-        model, info = load_run(path)
-        return model, replace(info, image_size=image_size or info.image_size)
-    model = build_model(target, None, image_size or 224, pretrained=True).eval()
-    config = model.pretrained_cfg
-    mean, std = mean_and_std(model)
-    return model, RunInfo(
-        model=target,
-        num_classes=model.num_classes,
-        class_names=tuple(str(index) for index in range(model.num_classes)),
-        image_size=image_size or config["input_size"][-1],
-        interpolation=config["interpolation"] or "bicubic",
-        crop_pct=config["crop_pct"] or 0.875,
-        crop_mode=config["crop_mode"] or "center",
-        mean=mean,
-        std=std,
-        epoch=0,
-        top1=0.0,
-        data="",
+        model, trained_for, info = load_run(path)
+        if image_size:
+            info.preprocess["image_size"] = image_size
+        return model, trained_for, info
+    kind = get_task(task or "classification")
+    backbone = build_backbone(target, {}, image_size=image_size, pretrained=True)
+    published = kind()
+    facts = published.published_facts(backbone)
+    preprocess = published.published_preprocess(backbone)
+    if image_size:
+        preprocess["image_size"] = image_size
+    info = WeightsInfo(
+        target, kind.name, {}, facts, preprocess, {}, epoch=0, score=0.0, data=""
     )
-
-
-def held_out(info: RunInfo, data: str | None) -> tuple[Split, str]:
-    """The pictures to judge by, labelled by the classes of the model, and where they come from.
-
-    The run's own data: the part that was held out. Another folder: its `val/` if it has one,
-    otherwise all of it.
-    """
-    data = data or info.data
-    if not data:
-        raise InputError(f"{info.model} is no run, so --data must say what to evaluate on")
-    if not is_plain(data) or str(Path(data).resolve()) == info.data:
-        found = open_unsplit(data)
-        _same_classes(info, found)
-        source = found.held_out() if found.name == info.data else None
-        return (source.val, source.split) if source else found.to_judge()
-    folder = Path(data)
-    folder = folder / "val" if (folder / "val").is_dir() else folder
-    if info.data:
-        return list_folder(folder, info.class_names), f"all of {folder}"
-    names = classes_of(folder)
-    if len(names) != info.num_classes:
-        raise InputError(
-            f"{folder} has {len(names)} classes, the weights of {info.model} have "
-            f"{info.num_classes}"
-        )
-    return list_folder(folder, names), f"all of {folder}"
-
-
-def _check_place(data: str | None) -> None:
-    """What can be said about the pictures before gigabytes of weights are fetched."""
-    if data is not None and is_plain(data) and not Path(data).is_dir():
-        raise InputError(
-            f"there is no folder {data}; --data is `digits`, a folder, tar shards or a table"
-        )
-
-
-def _same_classes(info: RunInfo, source: Unsplit) -> None:
-    if not info.data and len(source.class_names) != info.num_classes:
-        raise InputError(
-            f"{source.name} has {len(source.class_names)} classes, the weights of {info.model} "
-            f"have {info.num_classes}"
-        )
-    if info.data and source.class_names != info.class_names:
-        raise InputError(
-            f"the classes of {source.name} ({', '.join(source.class_names[:5])} ...) are not those "
-            f"that {info.model} was trained for ({', '.join(info.class_names[:5])} ...)"
-        )
+    return backbone.eval(), published, info
 
 
 @dataclass(frozen=True)
-class Form:
-    """One form of a network and what it reaches."""
+class EvaluatedModel:
+    """One version of a network, not fused or fused, and its results."""
 
     name: str
     parameters: int
-    scores: Scores
+    metric: Metric
+    scores: dict[str, float]
     seconds: float
+    samples: int
 
     @property
-    def images_per_second(self) -> float:
-        return self.scores.images / max(self.seconds, 1e-9)
+    def samples_per_second(self) -> float:
+        return self.samples / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Training form and merged form of one network on the same pictures.
+    """The unfused and the fused version of one network on the same samples.
 
-    `deviation`: largest difference of their outputs on a batch, relative to the largest output.
+    Attributes:
+        held_out: where the samples come from, in words.
+        models: `unfused` and `fused`.
+        deviation: largest difference of their outputs on a batch, relative to the largest output.
     """
 
-    info: RunInfo
-    origin: str
-    forms: tuple[Form, Form]
+    info: WeightsInfo
+    task: Task
+    held_out: str
+    models: tuple[EvaluatedModel, EvaluatedModel]
     deviation: float
 
 
@@ -204,6 +129,7 @@ def evaluate(
     target: str,
     data: str | None = None,
     *,
+    task: str | None = None,
     image_size: int | None = None,
     batch_size: int = 64,
     workers: int = 0,
@@ -211,32 +137,62 @@ def evaluate(
     amp: str = "off",
     console: Console | None = None,
 ) -> Evaluation:
-    """Score a run, or a published model, in both forms.
+    """Evaluate a run, or a published model, as it is and fused.
 
     Args:
         target: run folder, its `best.safetensors`, or a model name.
-        data: `digits` or a folder; default: what the run was trained on, its held-out part.
+        data: default: what the run was trained on, its held-out part.
 
     Raises:
         InputError: whatever cannot be read or does not fit, in one sentence.
     """
     console = console or make_console()
-    _check_place(data)
-    model, info = load_target(target, image_size)
-    split, origin = held_out(info, data)
+    is_run = Path(target).exists() or "/" in target
+    if data is not None and not is_run:  # before gigabytes of weights are downloaded
+        get_task(task or "classification")().check_data(data)
+    model, trained_for, info = load_target(target, task=task, image_size=image_size)
+    if not (data or info.data):
+        raise InputError(f"{info.model} is not a run, so --data must say what to evaluate on")
+    samples, held_out = trained_for.held_out(data or info.data, info.facts, published=not info.data)
     precision = Precision.of(resolve_device(device), amp)
     model.to(precision.device)
-    loader = make_eval_loader(split, info, batch_size, workers)
-    x_NCHW, _ = next(batches(loader))
-    merged, fusion = fuse_checked(model, x_NCHW[:4].to(precision.device))
-    forms = []
-    for name, form in (("training form", model), ("merged form", merged)):
-        started = time.perf_counter()
+    loader, count = make_eval_loader(samples, trained_for, info.preprocess, batch_size, workers)
+    example = trained_for.example(info.facts, info.preprocess, 4).to(precision.device)
+    fused, fusion = fuse_checked(model, example)
+    models = []
+    for name, version in (("unfused", model), ("fused", fused)):
+        start = time.perf_counter()
         with make_progress(console) as progress:
             bar = progress.add_task(name, total=len(loader), note="")
-            scores = score(
-                form, loader, info.num_classes, precision, partial(progress.advance, bar)
-            )
-        seconds = time.perf_counter() - started
-        forms.append(Form(name, count_parameters(form.parameters()), scores, seconds))
-    return Evaluation(info, origin, tuple(forms), fusion.deviation)
+            metric = compute_metric(
+                version, trained_for, info.facts, loader, precision, count,
+                partial(progress.advance, bar),
+            )  # fmt: skip
+        seconds = time.perf_counter() - start
+        parameters = count_parameters(version.parameters())
+        models.append(
+            EvaluatedModel(name, parameters, metric, metric.compute(), seconds, count)
+        )
+    return Evaluation(info, trained_for, held_out, tuple(models), fusion.deviation)
+
+
+def make_task(recipe: Recipe) -> Task:
+    """The task of a recipe, with its options.
+
+    Raises:
+        InputError: no such task, or options that it does not have or that are out of range.
+    """
+    kind = get_task(recipe.task)
+    return kind(make_options(kind, recipe.options))
+
+
+def load_for_task(name: str, **create: Any) -> tuple[nn.Module, Facts | None, dict[str, Any]]:
+    """See `seewide.tasks.TrainingContext.load`."""
+    if Path(name).exists() or name.endswith(".safetensors"):
+        model, _, info = load_run(name)
+        return model, info.facts, info.preprocess
+    from seewide.preprocess import Preprocess
+
+    learned = "." in name
+    model = build_backbone(name, {} if learned else create, pretrained=learned)
+    return model.eval(), None, Preprocess.of(model).to_dict()

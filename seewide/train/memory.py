@@ -7,16 +7,16 @@ import sys
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
-def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed, for the next step to use again; whether it will.
+def reuse_freed_memory() -> bool:
+    """Have glibc reuse freed memory instead of returning it to the kernel; returns whether it does.
 
-    As it is, it returns the activations of each step to the kernel, which hands every page out anew
-    and zeroed: 6% of the time of a step of unireplknet_a at 128 px, batch 16, and 20% at 64 px,
-    batch 32. For the rest of the process; settings in the environment (MALLOC_...) are left alone.
+    By default it returns the activations of each step, and the kernel zeroes every page again: 6%
+    of the time of a step of unireplknet_a at 128 px, batch 16, and 20% at 64 px, batch 32. The
+    setting holds for the rest of the process; MALLOC_... in the environment takes precedence.
     """
     if sys.platform != "linux" or any(key.startswith("MALLOC_") for key in os.environ):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in other C libraries
     if mallopt is None:
         return False
     settings = {TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 64 << 20, MMAP_THRESHOLD: 32 << 20}

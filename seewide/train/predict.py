@@ -1,53 +1,85 @@
-"""The best classes of single pictures."""
+"""Predictions for single files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from seewide.errors import InputError
+from seewide.reparam import fuse
+from seewide.tasks import Sample
 from seewide.train.build import resolve_device
-from seewide.train.checkpoint import load_run
-from seewide.train.data import read_picture
-from seewide.train.evaluate import eval_transform
+from seewide.train.evaluate import load_target
+from seewide.train.feed import to_device
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of a picture with their probabilities, best first; or what is wrong."""
+    """What a model says of a sample of a file, or why the file cannot be read.
 
-    picture: Path
-    best: tuple[tuple[str, float], ...] = ()
+    Attributes:
+        path: of the file.
+        sample: as it was read; None if it cannot be.
+        description: the task's JSON values, see `Task.describe`.
+        error: a sentence, or None.
+    """
+
+    path: Path
+    sample: Sample | None = None
+    description: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
 
-@torch.inference_mode()
-def predict(
-    run: str | Path, pictures: Sequence[str | Path], *, count: int = 5, device: str = "auto"
-) -> Iterator[Prediction]:
-    """Predict picture by picture with the merged form of a run's best model.
-
-    A picture that cannot be read yields its error, and the rest go on.
+class Predictor:
+    """The fused best model of a run, or a published model, for single files.
 
     Raises:
-        InputError: what is wrong with the run.
+        InputError: what is wrong with the run or the model.
     """
-    from seewide.reparam import fuse
 
-    target = resolve_device(device)
-    model, info = load_run(run)
-    model = fuse(model).to(target)
-    transform = eval_transform(info)
-    for picture in map(Path, pictures):
+    def __init__(self, target: str | Path, *, task: str | None = None, device: str = "auto") -> None:
+        self.device = resolve_device(device)
+        model, self.task, self.info = load_target(str(target), task=task)
+        self.model = fuse(model).to(self.device)
+        self._transform = self.task.transform(False, self.info.preprocess)
+
+    def __call__(self, path: str | Path) -> Iterator[Prediction]:
+        """One prediction for each sample of a file; a single one with an error if it is unreadable."""
+        path = Path(path)
         try:
-            x_1CHW = transform(read_picture(picture))[None].to(target)
+            for sample in self.task.read(path):
+                yield Prediction(path, sample, self.describe(sample))
         except InputError as error:
-            yield Prediction(picture, error=str(error))
-            continue
-        share_K = model(x_1CHW)[0].float().softmax(0)
-        best = share_K.topk(min(count, info.num_classes))
-        names = (info.class_names[index] for index in best.indices.tolist())
-        yield Prediction(picture, tuple(zip(names, best.values.tolist(), strict=True)))
+            yield Prediction(path, error=str(error))
+
+    @torch.no_grad()
+    def describe(self, sample: Sample) -> dict[str, Any]:
+        """The task's description of a sample as it was read."""
+        batch = self.task.collate([self._transform(sample)])
+        prediction = self.task.predict(self.model, to_device(batch, self.device))
+        return self.task.describe(prediction, 0, self.info.facts)
+
+
+def predict(
+    target: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    task: str | None = None,
+    device: str = "auto",
+) -> Iterator[Prediction]:
+    """Predict file by file with the fused best model of a run, or a published model.
+
+    A file that cannot be read gives a prediction with an error, and the others go on.
+
+    Raises:
+        InputError: what is wrong with the run or the model.
+    """
+    predictor = Predictor(target, task=task, device=device)
+    for path in paths:
+        yield from predictor(path)
+
+

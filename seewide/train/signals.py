@@ -31,6 +31,8 @@ class StopRequest:
     Handlers belong to the main thread; in another one the signals do what they did before.
     """
 
+    default = signal.SIGTERM  # what a process reports that stops because another one was asked to
+
     def __init__(self) -> None:
         self.signal = 0
         self._handlers: dict[int, object] = {}

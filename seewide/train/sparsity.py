@@ -1,19 +1,20 @@
-"""Dynamic sparsity: a share of the weights is zero, and which ones changes while the others learn.
+"""Dynamic sparsity: a fraction of the weights is zero, and which ones changes during training.
 
-SLaK (arXiv 2207.03620, section 3.3), whose settings PeLK takes over. SNIP (arXiv 1810.02340) picks
-the weights to keep before the first update. Then, now and then, in each tensor the smallest of the
-kept ones give way to as many of the zeros, picked at random (SET, as in SLaK) or by their gradient
-(RigL, arXiv 1911.11134). So every tensor keeps its count, to the weight, and with it the network.
+SLaK (arXiv 2207.03620, section 3.3), whose settings PeLK uses too. SNIP (arXiv 1810.02340) selects
+the non-zero weights before the first optimizer step. Then, every `prune_every` steps, in each
+tensor the smallest non-zero weights are pruned and as many zeros grow, selected at random (SET, as
+in SLaK) or by their gradient (RigL, arXiv 1911.11134). So every tensor has a constant number of
+non-zero weights, and so has the network.
 
-    sparsity = DynamicSparsity(model, 0.4, total_updates=30_000, prune_every=100)
-    sparsity.start(lambda: loss_of_one_batch())    # once, before the first update of a new run
-    for update in range(30_000):
-        ...                                        # backward, all passes; unscale; all-reduce
-        sparsity.before_step(update, optimizer, [ema.module])
-        ...                                        # clip gradients, step, average
+    sparsity = DynamicSparsity(model, 0.4, total_steps=30_000, prune_every=100)
+    sparsity.start(lambda: loss_of_one_batch())    # once, before the first step of a new run
+    for step in range(30_000):
+        ...                                        # backward of all micro-batches; unscale; reduce
+        sparsity.before_step(step, optimizer, [ema.module])
+        ...                                        # clip gradients, optimizer step, average
 
-Processes of one run need no messages for this: their weights and averaged gradients are the same,
-and chance follows from (seed, update, tensor).
+Processes of one run need not communicate for this: their weights and averaged gradients are the
+same, and random numbers follow from (seed, step, tensor).
 """
 
 from __future__ import annotations
@@ -30,32 +31,32 @@ from torch.optim import Optimizer
 
 from seewide.errors import InputError, unknown
 from seewide.recipes import Recipe
-from seewide.train.seeding import seeded
+from seewide.seeding import seeded
 
 GROWTH = ("random", "gradient")
-# Their weights are looked up or scale a channel. What scales channels as a 1 x 1 x 1 x C tensor, a
-# global response norm, is known by its shape.
+# Their weights are looked up or scale a channel. A 1 x 1 x 1 x C tensor, as of a global response
+# norm, is recognized by its shape.
 NOT_MULTIPLIED = (nn.Embedding, nn.LayerNorm, nn.GroupNorm)
 LEAST_PRUNE_RATE = 0.005  # at the end of the cosine, as in SLaK's code
 
 
 class DynamicSparsity:
-    """Masks over a model's weights, kept at one exact count.
+    """Masks over a model's weights with an exactly constant number of non-zero entries.
 
     Args:
-        model: its own parameters, not a wrapper's names; DDP around it is fine.
-        sparsity: share of all masked weights that is zero, 0 or more and below 1.
-        total_updates: of the whole run; the share that moves falls over them.
-        prune_rate: share of a tensor's kept weights that moves at first; 0 keeps the first masks.
-        prune_every: updates from one move to the next.
+        model: the module itself, not DDP around it, whose parameter names differ.
+        sparsity: fraction of all masked weights that is zero, at least 0 and below 1.
+        total_steps: optimizer steps of the run, over which the pruning rate decreases.
+        prune_rate: initial fraction of a tensor's non-zero weights that is pruned at a time; 0: fixed masks.
+        prune_every: optimizer steps between changes of the masks.
         growth: `random` or `gradient`.
         only: patterns of parameter names, as `*.large.conv.weight`; empty: all weights of
             convolutions and linear layers, the classifier included, as in SLaK's code.
         seed: of the random choices.
 
     Raises:
-        InputError: a value out of range, a pattern that fits no weight, or weights that FSDP has
-            split over processes.
+        InputError: a value out of range, a pattern that matches no weight, or weights that FSDP
+            has sharded.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class DynamicSparsity:
         model: nn.Module,
         sparsity: float,
         *,
-        total_updates: int,
+        total_steps: int,
         prune_rate: float = 0.3,
         prune_every: int = 100,
         growth: str = "random",
@@ -74,39 +75,39 @@ class DynamicSparsity:
             raise InputError(f"sparsity must be 0 or more and below 1, got {sparsity}")
         if not 0 <= prune_rate <= 1:
             raise InputError(f"prune_rate must be within 0..1, got {prune_rate}")
-        if prune_every < 1 or total_updates < 1:
+        if prune_every < 1 or total_steps < 1:
             raise InputError(
-                f"prune_every and total_updates are at least 1, got {prune_every} and "
-                f"{total_updates}"
+                f"prune_every and total_steps are at least 1, got {prune_every} and "
+                f"{total_steps}"
             )
         if growth not in GROWTH:
             raise unknown("growth", growth, GROWTH)
         self.sparsity, self.seed, self.growth = sparsity, seed, growth
         self.prune_rate, self.prune_every = prune_rate, prune_every
-        self.total_updates = total_updates
+        self.total_steps = total_steps
         self.model = model
         self.weights = dict(_chosen(model, only))
-        split = [name for name, weight in self.weights.items() if isinstance(weight, DTensor)]
-        if split:
+        sharded = [name for name, weight in self.weights.items() if isinstance(weight, DTensor)]
+        if sharded:
             raise InputError(
-                f"dynamic sparsity needs whole weights, and FSDP has split {split[0]}; train "
+                f"dynamic sparsity needs the full weights, and FSDP has sharded {sharded[0]}; train "
                 "without --shard"
             )
         self.masks = {
             name: torch.ones_like(w, dtype=torch.bool) for name, w in self.weights.items()
         }
         self.total = sum(weight.numel() for weight in self.weights.values())
-        self.kept = self.total - round(sparsity * self.total)
+        self.nonzero = self.total - round(sparsity * self.total)
 
     @classmethod
     def of(
-        cls, model: nn.Module, recipe: Recipe, *, total_updates: int, seed: int
+        cls, model: nn.Module, recipe: Recipe, *, total_steps: int, seed: int
     ) -> DynamicSparsity:
-        """As the recipe says."""
+        """With the settings of a recipe."""
         return cls(
             model,
             recipe.sparsity,
-            total_updates=total_updates,
+            total_steps=total_steps,
             prune_rate=recipe.prune_rate,
             prune_every=recipe.prune_every,
             growth=recipe.growth,
@@ -114,23 +115,23 @@ class DynamicSparsity:
         )
 
     def start(self, loss: Callable[[], Tensor] | None) -> None:
-        """Choose the first masks and set all other weights to zero.
+        """Choose the initial masks and set all masked weights to zero.
 
         Args:
-            loss: the loss of one batch by the model itself (not by DDP around it): SNIP keeps the
-                weights with the largest |weight x gradient| in the whole network. Over several
-                processes the gradients are averaged. None: the same share of each tensor, at
-                random. Batch statistics and chance are afterwards as before.
+            loss: returns the loss of one batch, of the model itself (not of DDP around it): SNIP
+                selects the weights with the largest |weight x gradient| of the whole network. The
+                gradients of several processes are averaged. None: the same fraction of each
+                tensor, at random. Batch-norm statistics and random generators are restored.
         """
         if loss is None:
-            self._keep_at_random()
+            self._select_at_random()
         else:
-            self._keep_best(self._saliencies(loss))
+            self._select_best(self._saliencies(loss))
         self.apply()
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Set every weight without a place in its mask to zero."""
+        """Set every masked weight to zero."""
         for name, weight in self.weights.items():
             weight.mul_(self.masks[name])
 
@@ -138,20 +139,20 @@ class DynamicSparsity:
     def before_step(
         self, done: int, optimizer: Optimizer, averages: Iterable[nn.Module] = ()
     ) -> None:
-        """Between backward and the optimizer's step: move weights if it is time, mask gradients.
+        """Between backward and the optimizer's step: change the masks if due, mask the gradients.
 
-        A gradient without a place in the mask is zero afterwards, before it counts in a norm. With
-        zero gradient and fresh state, AdamW and SGD leave a zero weight at zero, weight decay or
-        not. What grows begins at zero with fresh state, since it was masked up to now.
+        Gradients of masked weights become zero, before the gradient norm is computed. With zero
+        gradient and initial state, AdamW and SGD leave a zero weight at zero, with or without
+        weight decay. A weight that grows starts at zero with initial state, since it was masked.
 
         Args:
-            done: updates of the run before this one.
-            optimizer: of the model; the state of weights that leave is set to zero.
-            averages: modules with the same parameter names, as of an exponential moving average,
-                which become as sparse as the model.
+            done: optimizer steps of the run before this one.
+            optimizer: of the model; the state of pruned weights is set to zero.
+            averages: modules with the same parameter names, such as an exponential moving average,
+                which get the same masks.
         """
         if self.prune_rate and done and done % self.prune_every == 0:
-            self._move(done)
+            self._exchange(done)
             self.apply()
             for name, weight in self.weights.items():
                 for value in optimizer.state.get(weight, {}).values():
@@ -166,35 +167,35 @@ class DynamicSparsity:
                 weight.grad.masked_fill_(~self.masks[name], 0)  # also what overflowed
 
     def rate(self, done: int) -> float:
-        """The share of the kept weights that moves after `done` updates."""
+        """The fraction of the non-zero weights that is pruned after `done` optimizer steps."""
         least = min(LEAST_PRUNE_RATE, self.prune_rate)
-        cosine = math.cos(math.pi * min(done / self.total_updates, 1))
+        cosine = math.cos(math.pi * min(done / self.total_steps, 1))
         return least + (self.prune_rate - least) * (1 + cosine) / 2
 
     def state_dict(self) -> dict[str, Any]:
-        """The masks; with the weights and the number of updates done, all there is to go on."""
-        return {"kept": self.kept, "masks": {name: mask.cpu() for name, mask in self.masks.items()}}
+        """The masks; with the weights and the number of steps done, all that resuming needs."""
+        return {"nonzero": self.nonzero, "masks": {name: mask.cpu() for name, mask in self.masks.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the masks of a checkpoint; the weights come with the model's own state.
+        """Load the masks of a checkpoint; the weights are part of the model's state.
 
         Raises:
-            InputError: masks of another network or another sparsity. Nothing is changed then.
+            InputError: masks of another network or another sparsity; nothing is changed.
         """
         masks = state["masks"]
         shapes = {name: weight.shape for name, weight in self.weights.items()}
         if {name: mask.shape for name, mask in masks.items()} != shapes:
             raise InputError("the masks of the checkpoint are those of another network")
-        if state["kept"] != self.kept:
+        if state["nonzero"] != self.nonzero:
             raise InputError(
-                f"the masks of the checkpoint keep {state['kept']:,} weights, and a sparsity of "
-                f"{self.sparsity:g} keeps {self.kept:,}"
+                f"the checkpoint's masks have {state['nonzero']:,} non-zero weights, and a sparsity of "
+                f"{self.sparsity:g} has {self.nonzero:,}"
             )
         for name, mask in masks.items():
             self.masks[name].copy_(mask)
 
     def _saliencies(self, loss: Callable[[], Tensor]) -> list[Tensor]:
-        """|weight x gradient| of one batch, tensor by tensor."""
+        """|weight x gradient| of one batch, per tensor."""
         before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         weights = list(self.weights.values())
         with seeded(self.seed):
@@ -204,7 +205,7 @@ class DynamicSparsity:
                 buffer.copy_(before[name])
         scores = []
         for name, weight, gradient in zip(self.weights, weights, gradients, strict=True):
-            if gradient is None:  # an output that the loss does not use
+            if gradient is None:  # of an output that the loss does not use
                 gradient = torch.zeros_like(weight)
             elif distributed.is_available() and distributed.is_initialized():
                 distributed.all_reduce(gradient)
@@ -213,50 +214,50 @@ class DynamicSparsity:
             scores.append((weight.detach() * gradient).abs())
         return scores
 
-    def _keep_best(self, scores: list[Tensor]) -> None:
-        """Masks that keep the `kept` largest scores of all."""
-        keep = _largest(torch.cat([score.flatten() for score in scores]), self.kept)
+    def _select_best(self, scores: list[Tensor]) -> None:
+        """Masks of the `nonzero` largest scores of all tensors."""
+        keep = _largest(torch.cat([score.flatten() for score in scores]), self.nonzero)
         parts = keep.split([score.numel() for score in scores])
         for mask, part in zip(self.masks.values(), parts, strict=True):
             mask.copy_(part.view_as(mask))
 
-    def _keep_at_random(self) -> None:
-        """Masks of the same density, give or take a weight so that the sum is `kept`."""
-        seen = kept = 0
+    def _select_at_random(self) -> None:
+        """Masks of equal density, up to one weight, so that the sum is `nonzero`."""
+        seen = chosen = 0
         for index, mask in enumerate(self.masks.values()):
             seen += mask.numel()
-            count = seen * self.kept // self.total - kept
-            kept += count
-            mask.copy_(_largest(self._chances(mask, 0, index), count))
+            count = seen * self.nonzero // self.total - chosen
+            chosen += count
+            mask.copy_(_largest(self._random(mask, 0, index), count))
 
-    def _move(self, done: int) -> None:
-        """In each tensor, take the places of the smallest weights and give as many others.
+    def _exchange(self, done: int) -> None:
+        """In each tensor, prune the smallest weights and grow as many others.
 
-        A place taken can be given again, as in SET and RigL; that weight then goes on as it was.
+        A pruned weight can grow again at once, as in SET and RigL, and then retains its value.
         """
         rate = self.rate(done)
         for index, (name, weight) in enumerate(self.weights.items()):
             mask = self.masks[name]
-            kept = int(mask.sum())
-            count = min(round(rate * kept), mask.numel() - kept)  # a dense tensor stays as it is
-            stays = _largest(weight.abs().masked_fill(~mask, -1), kept - count)
+            nonzero = int(mask.sum())
+            count = min(round(rate * nonzero), mask.numel() - nonzero)  # a dense tensor does not change
+            stays = _largest(weight.abs().masked_fill(~mask, -1), nonzero - count)
             if self.growth == "random":
-                scores = self._chances(mask, done, index)
+                scores = self._random(mask, done, index)
             elif weight.grad is None:
                 scores = torch.zeros_like(weight)
-            else:  # a gradient that overflowed says nothing
+            else:  # ignore gradients that overflowed
                 scores = weight.grad.abs().nan_to_num(0.0, posinf=0.0)
             grows = _largest(scores.masked_fill(stays, -1), count)
             mask.copy_(stays | grows)
 
-    def _chances(self, mask: Tensor, done: int, index: int) -> Tensor:
-        """Numbers within 0..1 that follow from (seed, update, tensor), on any device."""
+    def _random(self, mask: Tensor, done: int, index: int) -> Tensor:
+        """Random numbers in 0..1 that follow from (seed, step, tensor), on any device."""
         with seeded(self.seed, done, index):
             return torch.rand(mask.shape).to(mask.device)
 
 
 def _largest(scores: Tensor, count: int) -> Tensor:
-    """Where the `count` largest are; among equals, the first."""
+    """A mask of the `count` largest; among equals, the first."""
     flat = scores.flatten()
     if not count:
         return torch.zeros_like(scores, dtype=torch.bool)
@@ -268,7 +269,7 @@ def _largest(scores: Tensor, count: int) -> Tensor:
 
 
 def _chosen(model: nn.Module, only: Sequence[str]) -> Iterator[tuple[str, nn.Parameter]]:
-    """Weights of convolutions and linear layers whose names fit a pattern; each must fit some."""
+    """Weights of convolutions and linear layers that match a pattern; each must match some."""
     weights = {}
     for prefix, module in model.named_modules():
         weight = getattr(module, "weight", None)

@@ -1,7 +1,7 @@
-"""Networks for small pictures: the first strides of any hierarchical network of timm, lowered.
+"""Networks for small images: lower strides in the stem of any hierarchical network of timm.
 
-At 32 px a network of total stride 32 ends with a single position. Convolutions of stride 1 have the
-weights of those of stride 2, so nothing but the sizes of the maps changes.
+At 32 px a network of total stride 32 ends with a single position. A convolution of stride 1 has the
+same weights as one of stride 2, so only the sizes of the feature maps change.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 def set_stem_stride(model: nn.Module, name: str, wanted: int) -> nn.Module:
-    """Lower the stride at which the stages begin, so that the total stride is 8 times `wanted`.
+    """Set the stride of the first stage to `wanted`, and so the total stride to 8 times that.
 
-    The stem is whatever comes before the last three halvings: stride 8 in LSNet, 4 in most others,
-    as one patchify convolution or as several layers. The layers that reduce the map first become
-    the finer ones; parallel branches go together.
+    The stem is everything before the last three halvings: stride 8 in LSNet, 4 in most others, as
+    one patchify convolution or as several layers. The first layers that reduce the map are changed
+    first; parallel branches are changed together.
 
     Args:
         model: with timm's `feature_info`; changed in place and returned.
-        name: for the sentences.
-        wanted: pixels per position of the first stage; a divisor of what it was.
+        name: for messages.
+        wanted: stride of the first stage in pixels; a divisor of the network's own.
 
     Raises:
-        InputError: no hierarchy (a plain vision transformer), or no divisor.
+        InputError: a network without stages (a plain vision transformer), or not a divisor.
     """
     strides = [level["reduction"] for level in getattr(model, "feature_info", [])]
     stem, rest = divmod(max(strides, default=0), STAGES)
     if rest or not stem or len(set(strides)) < 4:
-        raise InputError(f"{name} has no four stages, so no stem_stride; set it to 0")
+        raise InputError(f"{name} does not have four stages, so stem_stride must be 0")
     if stem % wanted:
         allowed = ", ".join(str(n) for n in range(1, stem + 1) if stem % n == 0)
         raise InputError(f"stem_stride of {name} must be one of {allowed}, got {wanted}")
@@ -55,11 +55,11 @@ def set_stem_stride(model: nn.Module, name: str, wanted: int) -> nn.Module:
 
 @torch.no_grad()
 def _strided(model: nn.Module, side: int) -> list[list[Strided]]:
-    """The layers that reduce the map, as a picture meets them; those of one map together."""
-    met: list[tuple[int, Strided]] = []
+    """The layers that reduce the map, in order of execution; those of the same map together."""
+    found: list[tuple[int, Strided]] = []
     hooks = [
         layer.register_forward_pre_hook(
-            lambda layer, inputs: met.append((inputs[0].shape[-1], layer))
+            lambda layer, inputs: found.append((inputs[0].shape[-1], layer))
         )
         for layer in model.modules()
         if isinstance(layer, Strided) and _stride(layer) > 1
@@ -71,7 +71,7 @@ def _strided(model: nn.Module, side: int) -> list[list[Strided]]:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    maps = groupby(met, key=lambda pair: pair[0])
+    maps = groupby(found, key=lambda pair: pair[0])
     return [[layer for _, layer in branches] for _, branches in maps]
 
 
@@ -85,7 +85,7 @@ def _lower(layer: Strided, stride: int) -> None:
         return
     size = layer.kernel_size[0]
     if layer.padding == (0, 0) and size == layer.stride[0]:
-        # Patches that touched now overlap, and begin outside, so that the map has side / stride
-        # positions (one more, which the next halving drops, where the padding is no whole number).
+        # Adjacent patches now overlap, and start outside, so that the map has side / stride positions
+        # (or one more, which the next halving drops, where half the padding is not an integer).
         layer.padding = ((size - stride + 1) // 2,) * 2
     layer.stride = (stride, stride)

@@ -65,8 +65,8 @@ def make_table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
     return table
 
 
-def facts(console: Console, **values: object) -> None:
-    """Aligned `name  value` lines, whole however long."""
+def print_facts(console: Console, **values: object) -> None:
+    """Aligned `name  value` lines, never cut."""
     width = max(map(len, values))
     for name, value in values.items():
         line = f"{name.replace('_', ' '):<{width}}  {value}"
