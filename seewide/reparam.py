@@ -145,8 +145,11 @@ def fuse_checked(model: nn.Module, example: Tensor | None = None) -> tuple[nn.Mo
 
 
 def probe(model: nn.Module, batch: int = 2) -> Tensor:
-    """A small random input that `model` takes, by its timm configuration."""
+    """A small random input that `model` takes: its own `example_input()`, or by its timm config."""
     first = next(model.parameters(), None)
+    own = getattr(model, "example_input", None)  # models of `seewide.modalities`
+    if own is not None:
+        return own().to(device=first.device, dtype=first.dtype)
     config = getattr(model, "pretrained_cfg", None) or {}
     chans = getattr(model, "in_chans", None) or config.get("input_size", (None,))[0]
     if first is None or chans is None:

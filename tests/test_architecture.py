@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "layers": {"errors", "ops", "reparam"},
     "models": {"errors", "ops", "layers", "reparam"},
     "surgery": {"errors", "layers", "ops", "reparam"},
-    "modalities": {"errors"},
+    "modalities": {"errors", "ops", "layers", "reparam"},
     "options": {"errors"},
     "data": {"errors"},
     "tasks": {"errors", "options", "data"},
