@@ -24,7 +24,8 @@ from seewide.analysis.cost import count_cost
 from seewide.errors import unknown
 from seewide.models import list_models
 from seewide.models._staged import StagedNet
-from seewide.testing import deviation, randomize
+from seewide.numerics import deviation
+from seewide.testing import randomize
 from seewide.train.console import make_table, track
 
 NETWORKS = (

@@ -19,7 +19,7 @@ from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.pictures import draw_kernels
 from benchmarks.timing import Rounds, matrix_peak, peak_bytes, seconds, take_turns
 from seewide.errors import unknown
-from seewide.testing import TOLERANCE, deviation
+from seewide.numerics import TOLERANCE, deviation
 from seewide.train.console import make_table, track
 
 FORWARD, BOTH = "forward", "forward + backward"

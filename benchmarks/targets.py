@@ -24,9 +24,9 @@ from benchmarks.shapes import TABLE_1, batch, unique
 from benchmarks.timing import Rounds, take_turns
 from seewide.errors import unknown
 from seewide.layers import DepthwiseConv2d
+from seewide.numerics import deviation
 from seewide.ops import depthwise_conv2d, peripheral_conv2d, sharing_grid
 from seewide.ops.peripheral import expand_weight
-from seewide.testing import deviation
 from seewide.train.console import make_table, track
 
 OURS_CL = f"{OURS} channels_last"

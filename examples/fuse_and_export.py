@@ -9,6 +9,7 @@ import torch
 import seewide
 from seewide.analysis.cost import count_cost
 from seewide.export import export_model
+from seewide.numerics import deviation
 
 # The ten sizes of UniRepLKNet are ordinary timm models once seewide is imported.
 model = timm.create_model("unireplknet_a", num_classes=10).eval()
@@ -19,7 +20,7 @@ x = torch.randn(2, 3, 64, 64)
 merged = seewide.fuse(model)  # a copy, which compares itself with the original on the way
 with torch.no_grad():
     y = model(x)
-    moved = (merged(x) - y).abs().max() / y.abs().max()
+    moved = deviation(merged(x), y)
 print(f"training form  {count_cost(model)}, {len(list(model.modules()))} modules")
 print(f"merged         {count_cost(merged)}, {len(list(merged.modules()))} modules")
 print(f"outputs moved by {moved:.1e}, relative to the largest")

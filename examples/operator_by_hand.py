@@ -4,6 +4,7 @@ import torch
 
 from seewide import explain, use_backend
 from seewide.analysis.cost import compare_throughput
+from seewide.numerics import deviation
 from seewide.ops import depthwise_conv2d
 
 x = torch.randn(1, 64, 56, 56, requires_grad=True)
@@ -20,7 +21,7 @@ explain(depthwise_conv2d, x, weight)
 # One result, whoever computes it. "reference" is the definition, tap by tap.
 with use_backend("reference"):
     wanted = depthwise_conv2d(x, weight)
-print(f"\nlargest deviation from the definition: {(y - wanted).abs().max() / y.abs().max():.1e}\n")
+print(f"\nlargest deviation from the definition: {deviation(y, wanted):.1e}\n")
 
 
 def stock() -> torch.Tensor:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from seewide._version import __version__
 from seewide.errors import InputError, require, unknown, write_atomically
+from seewide.numerics import Difference, compare, worst
 
 LARGEST_DEVIATION = 1e-4  # relative; float32 forward passes differ by 1e-7 to 1e-5
 ONNX_LIMIT = 2_000_000_000  # bytes: a protobuf message ends at 2 GiB
@@ -106,13 +107,13 @@ def export_model(
         "input": f"N,{','.join(str(size) for size in example.shape[1:])}",
         **(metadata or {}),
     }
-    deviations: list[tuple[float, float]] = []
+    deviations: list[Difference] = []
 
     def write(scratch: Path) -> None:
         with _quiet(), torch.no_grad():
             run = _FORMATS[format](merged, scratch, other, properties)
-            deviations.extend(_deviation(run(x), outputs) for x, outputs in wanted)
-        relative = max(relative for _, relative in deviations)
+            deviations.extend(worst(compare(run(x), outputs)) for x, outputs in wanted)
+        relative = max(found.max_rel for found in deviations)
         if not relative <= LARGEST_DEVIATION:  # a NaN does not pass
             raise InputError(
                 f"not exported: the outputs of the {format} file deviate by {relative:.1e} "
@@ -120,9 +121,9 @@ def export_model(
             )
 
     write_atomically(path, write)
-    max_abs, max_rel = (max(values) for values in zip(*deviations, strict=True))
+    found = worst(deviations)
     seconds = time.perf_counter() - started
-    return ExportReport(path, format, max_abs, max_rel, path.stat().st_size, seconds)
+    return ExportReport(path, format, found.max_abs, found.max_rel, path.stat().st_size, seconds)
 
 
 def _write_onnx(
@@ -200,20 +201,6 @@ def _another_batch(example: Tensor) -> Tensor:
 def _outputs(output: Tensor | Outputs | list[Tensor]) -> Outputs:
     """Logits or a list of feature maps, as a tuple."""
     return (output,) if isinstance(output, Tensor) else tuple(output)
-
-
-def _deviation(outputs: Outputs, wanted: Outputs) -> tuple[float, float]:
-    """Largest absolute and relative deviation; infinite where shapes or counts differ."""
-    worst = 0.0, 0.0
-    if [y.shape for y in outputs] != [y.shape for y in wanted]:
-        return float("inf"), float("inf")
-    for y, y_wanted in zip(outputs, wanted, strict=True):
-        absolute = (y.double() - y_wanted.double()).abs().max().item()
-        scale = y_wanted.double().abs().max().item()
-        relative = absolute / scale if scale else absolute
-        if not relative <= worst[1]:
-            worst = absolute, relative
-    return worst
 
 
 @contextlib.contextmanager

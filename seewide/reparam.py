@@ -20,16 +20,10 @@ from timm.models import reparameterize_model
 from torch import Tensor, nn
 
 from .errors import InputError
+from .numerics import NETWORK, tolerance
+from .numerics import deviation as deviation_of
 
 log = logging.getLogger(__name__)
-
-# Largest deviation, relative to the largest output, that rounding may explain.
-TOLERANCE = {
-    torch.float64: 1e-9,
-    torch.float32: 1e-3,
-    torch.float16: 5e-2,
-    torch.bfloat16: 2e-1,
-}
 
 
 def batch_norm_affine(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
@@ -132,15 +126,15 @@ def fuse_checked(model: nn.Module, example: Tensor | None = None) -> tuple[nn.Mo
     with torch.no_grad():
         # In a Sequential, so that the root itself may be a layer that fuses.
         after = reparameterize_model(before).eval()
-        deviation = None if example.is_meta else relative_deviation(after, before, example)
-        limit = TOLERANCE.get(example.dtype, 0.0)
+        deviation = None if example.is_meta else deviation_of(after(example), before(example))
+        limit = tolerance(example.dtype, NETWORK)
         if deviation is not None and not deviation <= limit:
             # A network may magnify rounding (a one-hot attention: a hundred times); a wrong sum of
             # branches stays as wrong in float64.
             exact = copy.deepcopy(before).double()
             folded = reparameterize_model(exact).eval()
-            magnified = relative_deviation(folded, exact, example.double())
-            if not magnified <= TOLERANCE[torch.float64]:
+            magnified = deviation_of(folded(example.double()), exact(example.double()))
+            if not magnified <= NETWORK[torch.float64]:
                 raise RuntimeError(
                     f"the fused model deviates by {deviation:.1e} relative, more than the "
                     f"{limit:.0e} that rounding in {example.dtype} explains, and by "
@@ -150,19 +144,12 @@ def fuse_checked(model: nn.Module, example: Tensor | None = None) -> tuple[nn.Mo
     return after[0], Fusion(count[0], count[1], deviation)
 
 
-def relative_deviation(model: nn.Module, reference: nn.Module, example: Tensor) -> float:
-    """Largest |difference| of all outputs, over the largest |output| of the reference."""
-    got, want = _tensors(model(example)), _tensors(reference(example))
-    difference = max(
-        (a.double() - b.double()).abs().max().item() for a, b in zip(got, want, strict=True)
-    )
-    scale = max(b.double().abs().max().item() for b in want)
-    return difference / scale if scale > 0 else difference
-
-
 def probe(model: nn.Module, batch: int = 2) -> Tensor:
-    """A small random input that `model` takes, by its timm configuration."""
+    """A small random input that `model` takes: its own `example_input()`, or by its timm config."""
     first = next(model.parameters(), None)
+    own = getattr(model, "example_input", None)  # models of `seewide.modalities`
+    if own is not None:
+        return own().to(device=first.device, dtype=first.dtype)
     config = getattr(model, "pretrained_cfg", None) or {}
     chans = getattr(model, "in_chans", None) or config.get("input_size", (None,))[0]
     if first is None or chans is None:
@@ -176,9 +163,3 @@ def probe(model: nn.Module, batch: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(batch, chans, height, width, generator=generator)
     return example.to(device=first.device, dtype=first.dtype)
-
-
-def _tensors(output) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    return [tensor for part in output for tensor in _tensors(part)]

@@ -1,6 +1,6 @@
-"""Comparison with float64 definitions: what tests and benchmarks mean by "equal".
+"""What tests and benchmarks share: an operator against its definition, and random weights.
 
-Never imported by the package itself.
+Numbers are compared by `seewide.numerics`. Never imported by the rest of the package.
 """
 
 from __future__ import annotations
@@ -10,31 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-# Largest deviation allowed, relative to the largest value of the reference.
-TOLERANCE = {
-    torch.float64: 1e-11,
-    torch.float32: 1e-5,
-    torch.float16: 4e-3,
-    torch.bfloat16: 2e-2,
-}
+from .numerics import TOLERANCE, assert_close, deviation
 
+__all__ = ["TOLERANCE", "assert_equal", "assert_matches_reference", "deviation", "randomize"]
 
-def deviation(got: Tensor, want: Tensor) -> float:
-    """Largest |difference| relative to the largest |want|; shapes must agree; NaN is infinite."""
-    assert got.shape == want.shape, f"shape {tuple(got.shape)}, expected {tuple(want.shape)}"
-    if want.numel() == 0:
-        return 0.0
-    difference = (got.double() - want.double()).abs().max().item()
-    scale = want.double().abs().max().item()
-    relative = difference / scale if scale > 0 else difference
-    return relative if relative == relative else float("inf")
-
-
-def assert_equal(got: Tensor, want: Tensor, what: str = "output", factor: float = 1.0) -> None:
-    """`got` is `want` within `factor` times the rounding of its dtype."""
-    limit = factor * TOLERANCE[got.dtype]
-    found = deviation(got, want)
-    assert found <= limit, f"{what} deviates by {found:.1e}, more than {limit:.1e} ({got.dtype})"
+assert_equal = assert_close
 
 
 def assert_matches_reference(
@@ -44,13 +24,13 @@ def assert_matches_reference(
     ours = [t if t is None else t.detach().requires_grad_() for t in inputs]
     theirs = [t if t is None else t.detach().double().requires_grad_() for t in inputs]
     got, want = op(*ours), reference(*theirs)
-    assert_equal(got, want, "output", factor)
+    assert_close(got, want, "output", factor)
     generator = torch.Generator().manual_seed(1)
     dy = torch.randn(want.shape, generator=generator, dtype=torch.float64)
     got_gradients = _gradients(got, ours, dy.to(got.dtype))
     want_gradients = _gradients(want, theirs, dy.to(got.dtype).double())
     for index, (g, w) in enumerate(zip(got_gradients, want_gradients, strict=True)):
-        assert_equal(g, w, f"gradient of input {index}", factor)
+        assert_close(g, w, f"gradient of input {index}", factor)
 
 
 def _gradients(y: Tensor, inputs: Sequence[Tensor | None], dy: Tensor) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ from benchmarks.gpu.cases import (
 )
 from benchmarks.gpu.clock import Budget, Limits, milliseconds
 from benchmarks.ops import WrongResult
-from seewide.testing import TOLERANCE, deviation
+from seewide.numerics import TOLERANCE, deviation
 
 SETS = 2  # of inputs
 COLUMNS = (

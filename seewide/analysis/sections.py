@@ -15,6 +15,7 @@ from seewide.analysis.cost import compare_throughput, count_cost
 from seewide.analysis.erf import THRESHOLDS, Protocol, draw_erf, effective_receptive_field
 from seewide.analysis.pictures import draw_bars, draw_confusion, draw_samples
 from seewide.analysis.report import Report
+from seewide.numerics import deviation
 
 
 @torch.no_grad()
@@ -69,7 +70,7 @@ def forms(report: Report, forms: Mapping[str, nn.Module], x_NCHW: Tensor) -> Non
             label,
             *str(count_cost(form)).split(", "),
             f"{(outputs[label].argmax(1) == norm.argmax(1)).sum()} of {len(x_NCHW)}",
-            f"{(outputs[label] - norm).abs().max() / norm.abs().max():.1e}",
+            f"{deviation(outputs[label], norm):.1e}",
         ]
         for label, form in forms.items()
     ]

@@ -1,13 +1,14 @@
-"""What is computed: one file per operator, with formula, shapes, paper and plain-PyTorch reference.
+"""Operators: one file each, with formula, shapes, paper and a reference in plain PyTorch.
 
-Every operator chooses its backend by itself (see `explain` and `use_backend`), and works under
-autograd, autocast, meta tensors, `torch.compile`, `torch.export`, fx and TorchScript.
+Every operator chooses its backend at each call (see `explain` and `use_backend`), and supports
+autograd, autocast, meta tensors, `torch.func`, `torch.compile`, `torch.export`, fx and TorchScript.
 """
 
 from ._dispatch import explain, use_backend
 from .aggregation import small_kernel_aggregation, small_kernel_aggregation_reference
 from .deformable import dcnv3, dcnv3_reference
 from .depthwise import depthwise_conv2d, depthwise_conv2d_reference
+from .grn import global_response_norm, global_response_norm_reference
 from .peripheral import peripheral_conv2d, peripheral_conv2d_reference, sharing_grid
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "depthwise_conv2d",
     "depthwise_conv2d_reference",
     "explain",
+    "global_response_norm",
+    "global_response_norm_reference",
     "peripheral_conv2d",
     "peripheral_conv2d_reference",
     "sharing_grid",

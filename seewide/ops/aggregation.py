@@ -17,7 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..errors import InputError
 from ..kernels import triton
 from ..kernels.cpu import aggregation as cpu
-from ._dispatch import Backend, Operator, autocasts, run_without_autocast
+from ._dispatch import Backend, Operator, autocasts, reference_backend, run_without_autocast
 
 
 def small_kernel_aggregation(x: Tensor, weight: Tensor) -> Tensor:
@@ -71,12 +71,12 @@ def _shifted_products(x: Tensor, weight: Tensor) -> Tensor:
     return y.reshape(N, C, H, W)
 
 
-def _triton_why_not(x: Tensor, weight: Tensor) -> str | None:
-    reason = triton.why_not(x)
+def _triton_cannot(x: Tensor, weight: Tensor) -> str | None:
+    reason = triton.cannot(x)
     if reason is None:
         from ..kernels.triton import aggregation
 
-        reason = aggregation.why_not(x, weight)
+        reason = aggregation.cannot(x, weight)
     return reason
 
 
@@ -88,10 +88,10 @@ def _on_triton(x: Tensor, weight: Tensor) -> Tensor:
 
 _operator = Operator(
     "small_kernel_aggregation",
-    Backend("cpu", cpu.small_kernel_aggregation, cpu.why_not),
-    Backend("torch", _shifted_products, lambda *args: None),
-    Backend("triton", _on_triton, _triton_why_not, behind=triton.BEHIND),
-    Backend("reference", small_kernel_aggregation_reference, lambda *args: None),
+    Backend("cpu", cpu.small_kernel_aggregation, cpu.cannot, cpu.prefer, cpu.slower),
+    Backend("torch", _shifted_products),
+    Backend("triton", _on_triton, _triton_cannot, triton.prefer, triton.slower),
+    reference_backend(small_kernel_aggregation_reference),
 )
 
 

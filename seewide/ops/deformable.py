@@ -25,7 +25,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..errors import InputError
 from ..kernels import triton
 from ..kernels.cpu import deformable as cpu
-from ._dispatch import Backend, Operator, autocasts, run_without_autocast
+from ._dispatch import Backend, Operator, autocasts, reference_backend, run_without_autocast
 
 
 def dcnv3(
@@ -167,12 +167,16 @@ def _sample_maps(
     return y.reshape(N, C, Ho * Wo).transpose(1, 2).reshape(N, Ho, Wo, C).to(x.dtype)
 
 
-def _triton_why_not(x: Tensor, *rest) -> str | None:
-    reason = triton.why_not(x)
+def _on_cpu(*args) -> Tensor:
+    return cpu.dcnv3(*args, dcnv3_reference)
+
+
+def _triton_cannot(x: Tensor, *rest) -> str | None:
+    reason = triton.cannot(x)
     if reason is None:
         from ..kernels.triton import deformable
 
-        reason = deformable.why_not(x, *rest)
+        reason = deformable.cannot(x, *rest)
     return reason
 
 
@@ -184,12 +188,10 @@ def _on_triton(*args) -> Tensor:
 
 _operator = Operator(
     "dcnv3",
-    Backend("cpu", cpu.dcnv3, cpu.why_not, lambda *args: "torch.nn.functional.embedding_bag"),
-    Backend(
-        "torch", _sample_maps, lambda *args: None, lambda *args: "torch.nn.functional.grid_sample"
-    ),
-    Backend("triton", _on_triton, _triton_why_not, behind=triton.BEHIND),
-    Backend("reference", dcnv3_reference, lambda *args: None),
+    Backend("cpu", _on_cpu, cpu.cannot, plan=lambda *args: "torch.nn.functional.embedding_bag"),
+    Backend("torch", _sample_maps, plan=lambda *args: "torch.nn.functional.grid_sample"),
+    Backend("triton", _on_triton, _triton_cannot, triton.prefer, triton.slower),
+    reference_backend(dcnv3_reference),
 )
 
 

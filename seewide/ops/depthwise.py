@@ -17,7 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..errors import InputError
 from ..kernels import triton
 from ..kernels.cpu import depthwise as cpu
-from ._dispatch import Backend, Operator, autocasts, run_without_autocast
+from ._dispatch import Backend, Operator, autocasts, reference_backend, run_without_autocast
 
 
 def depthwise_conv2d(
@@ -76,12 +76,12 @@ def _stock(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Ten
     return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
 
 
-def _triton_why_not(x: Tensor, *rest) -> str | None:
-    reason = triton.why_not(x)
+def _triton_cannot(x: Tensor, *rest) -> str | None:
+    reason = triton.cannot(x)
     if reason is None:
         from ..kernels.triton import depthwise
 
-        reason = depthwise.why_not(x, *rest)
+        reason = depthwise.cannot(x, *rest)
     return reason
 
 
@@ -99,10 +99,10 @@ def _triton_plan(*args) -> str:
 
 _operator = Operator(
     "depthwise_conv2d",
-    Backend("cpu", cpu.depthwise_conv2d, cpu.why_not, cpu.plan),
-    Backend("torch", _stock, lambda *args: None, lambda *args: "torch.nn.functional.conv2d"),
-    Backend("triton", _on_triton, _triton_why_not, _triton_plan, behind=triton.BEHIND),
-    Backend("reference", depthwise_conv2d_reference, lambda *args: None),
+    Backend("cpu", cpu.depthwise_conv2d, cpu.cannot, cpu.prefer, cpu.slower, cpu.plan),
+    Backend("torch", _stock, plan=lambda *args: "torch.nn.functional.conv2d"),
+    Backend("triton", _on_triton, _triton_cannot, triton.prefer, triton.slower, _triton_plan),
+    reference_backend(depthwise_conv2d_reference),
 )
 
 

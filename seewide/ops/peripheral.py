@@ -28,7 +28,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..errors import InputError
 from ..kernels import triton
 from ..kernels.cpu import peripheral as cpu
-from ._dispatch import Backend, Operator, autocasts, run_without_autocast
+from ._dispatch import Backend, Operator, autocasts, reference_backend, run_without_autocast
 from .depthwise import depthwise_conv2d
 
 POS_MODES = ("valid", "constant")
@@ -220,12 +220,12 @@ def _placed(y: Tensor, kernel: Tensor, pos_embed: Tensor) -> Tensor:
     return y + position_map(kernel, pos_embed, y.shape[2], y.shape[3]).to(y.dtype)
 
 
-def _triton_why_not(x: Tensor, weight: Tensor, grid: list[int], *rest) -> str | None:
-    reason = triton.why_not(x)
+def _triton_cannot(x: Tensor, weight: Tensor, grid: list[int], *rest) -> str | None:
+    reason = triton.cannot(x)
     if reason is None:
         from ..kernels.triton import peripheral
 
-        reason = peripheral.why_not(x, weight, grid)
+        reason = peripheral.cannot(x, weight, grid)
     return reason
 
 
@@ -248,17 +248,14 @@ _operator = Operator(
     Backend(
         "cpu",
         lambda *args: _in_cells(cpu.peripheral_conv2d, *args),
-        lambda x, weight, grid, *args: cpu.why_not(x, weight, grid),
-        lambda x, weight, grid, *args: cpu.plan(x, weight, grid),
+        lambda x, *args: cpu.cannot(x),
+        lambda x, weight, grid, *args: cpu.prefer(x, grid),
+        lambda x, weight, grid, *args: cpu.slower(x, grid),
+        lambda x, weight, grid, *args: cpu.plan(grid),
     ),
-    Backend(
-        "torch",
-        _expanded,
-        lambda *args: None,
-        lambda *args: "depthwise_conv2d of the expanded kernel",
-    ),
-    Backend("triton", _on_triton, _triton_why_not, _triton_plan, behind=triton.BEHIND),
-    Backend("reference", peripheral_conv2d_reference, lambda *args: None),
+    Backend("torch", _expanded, plan=lambda *args: "depthwise_conv2d of the expanded kernel"),
+    Backend("triton", _on_triton, _triton_cannot, triton.prefer, triton.slower, _triton_plan),
+    reference_backend(peripheral_conv2d_reference),
 )
 
 

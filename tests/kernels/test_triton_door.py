@@ -43,7 +43,7 @@ CALLS = {
 @pytest.fixture
 def gpu(monkeypatch):
     """Tensors that say they are on a GPU, and hold nothing."""
-    monkeypatch.setattr(door, "_why_not_gpu", lambda index: None)
+    monkeypatch.setattr(door, "_cannot_on_gpu", lambda index: None)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield lambda *shape, **kwargs: torch.empty(shape, device="cuda", **kwargs)
 
@@ -76,7 +76,7 @@ def test_they_run_on_a_gpu_when_asked_for(name, gpu, capsys):
     explain(op, *arguments)
     shown = capsys.readouterr().out
     assert "triton     could run" in shown
-    assert shown.count("only when asked for, as no GPU has timed it yet") == 1
+    assert shown.count("only when forced, because no GPU has timed it yet") == 1
     with use_backend("triton"):
         explain(op, *arguments)
     assert "triton     chosen" in capsys.readouterr().out
@@ -118,17 +118,17 @@ def test_peripheral_kernels_follow_the_grid_on_large_maps(side, dtype, plan, gpu
 
 
 def test_reasons_are_sentences(gpu, monkeypatch):
-    assert "float64" in door.why_not(gpu(1, 1, 2, 2, dtype=torch.float64))
-    assert "maps are empty, shape (2, 1, 0, 2)" in door.why_not(gpu(2, 1, 0, 2))
-    assert door.why_not(gpu(0, 1, 2, 2)) is None
+    assert "float64" in door.cannot(gpu(1, 1, 2, 2, dtype=torch.float64))
+    assert "maps are empty" in door.cannot(gpu(2, 1, 0, 2))
+    assert door.cannot(gpu(0, 1, 2, 2)) is None
     monkeypatch.setattr(door, "TRITON", False)
-    assert "Triton is not installed" in door.why_not(gpu(1, 1, 2, 2))
+    assert "Triton is not installed" in door.cannot(gpu(1, 1, 2, 2))
 
 
 def test_old_gpus_and_rocm(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla T4")
-    reason = door._why_not_gpu.__wrapped__(0)
+    reason = door._cannot_on_gpu.__wrapped__(0)
     assert reason == "the kernels need compute capability 8.0, Tesla T4 has 7.5"
     monkeypatch.setattr(torch.version, "hip", "6.2")
-    assert "ROCm" in door._why_not_gpu.__wrapped__(0)
+    assert "ROCm" in door._cannot_on_gpu.__wrapped__(0)

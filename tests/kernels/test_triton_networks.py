@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from family_checks import load_authors_weights, load_fill
+from authors import PARITY, calm_image, calm_weights, plain_image, plain_weights, with_weights
 
 import seewide
 from seewide.ops import use_backend
@@ -12,16 +12,16 @@ from seewide.testing import deviation, randomize
 
 NETWORKS = ["unireplknet_a", "lsnet_t", "uniconvnet_a", "pelk_t", "slak_t", "replknet_31b"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-# Family and variant of the authors' figures, and the network.
+# Files of the authors' results (tests/models/parity), and the networks.
 GOLDENS = [
-    ("unireplknet", "a", "unireplknet_a"),
-    ("unireplknet", "t", "unireplknet_t"),
-    ("lsnet", "t", "lsnet_t"),
-    ("lsnet", "s", "lsnet_s"),
-    ("uniconvnet", "a", "uniconvnet_a"),
-    ("uniconvnet", "t", "uniconvnet_t"),
-    ("replknet", "31b", "replknet_31b"),
-    ("slak", "tiny", "slak_t"),
+    ("unireplknet.a", "unireplknet_a"),
+    ("unireplknet.t", "unireplknet_t"),
+    ("lsnet.t.calm", "lsnet_t"),
+    ("lsnet.b.calm", "lsnet_b"),
+    ("uniconvnet.a.calm", "uniconvnet_a"),
+    ("uniconvnet.t.calm", "uniconvnet_t"),
+    ("replknet.31b", "replknet_31b"),
+    ("slak.tiny", "slak_t"),
 ]
 
 
@@ -75,13 +75,14 @@ def test_networks_agree_with_float64(name, merged, dtype):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("merged", [False, True], ids=["training form", "merged"])
-@pytest.mark.parametrize(("family", "variant", "name"), GOLDENS)
-def test_goldens(family, variant, name, merged, dtype, parity):
-    """The authors' logits, for their deterministic weights and picture."""
-    model = load_authors_weights(parity, family, variant, name)
+@pytest.mark.parametrize(("file", "name"), GOLDENS)
+def test_goldens(file, name, merged, dtype):
+    """The authors' logits, for deterministic weights and a deterministic image."""
+    calm = file.endswith(".calm")
+    model = with_weights(name, calm_weights if calm else plain_weights)
     model = seewide.fuse(model) if merged else model
-    want = torch.from_numpy(np.load(parity / f"{family}.{variant}.npz")["logits"])
-    found = compared(model, load_fill(parity).image(), want, dtype)
+    want = torch.from_numpy(np.load(PARITY / f"{file}.npz")["logits"])
+    found = compared(model, calm_image() if calm else plain_image(), want, dtype)
     assert found < {torch.float32: 5e-3}.get(dtype, 0.5)  # halves: the families' tests say why
 
 

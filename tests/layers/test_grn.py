@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from seewide.layers.grn import GlobalResponseNorm, global_response_norm
+from seewide.layers import GlobalResponseNorm
+from seewide.ops import global_response_norm
 
 
 def definition(x, weight, bias, eps):

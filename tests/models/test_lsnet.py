@@ -1,18 +1,10 @@
 """LSNet: the authors' figures, any input size, ablations, fusing, and the forms torch offers."""
 
-import json
-
-import numpy as np
 import pytest
 import timm
 import torch
-from family_checks import (
-    check_forms,
-    check_fused,
-    check_keys,
-    load_authors_weights,
-    load_fill,
-)
+from authors import check_calm_parity, check_layout
+from family_checks import check_forms, check_fused
 from torch import nn
 
 import seewide
@@ -46,52 +38,14 @@ def test_parameters(size):
     assert count(seewide.fuse(model)) == fused
 
 
-def features(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Logits, and outputs of what the authors call the four stages."""
-    with torch.no_grad():
-        last, maps = model.forward_intermediates(x, indices=[2, 3, 4, 5])
-        return model.forward_head(last), maps
-
-
-@pytest.mark.parametrize("variant", ["t", "s", "t_distill"])
-def test_outputs_equal_the_authors(variant, parity):
-    """Stages and logits of the authors' code for deterministic weights.
-
-    With these weights the attention of the last stage is nearly one-hot and multiplies rounding
-    errors by a hundred: the authors' float32 logits are 6e-5 (T) and 2.2e-4 (S) away from those
-    that float64 gives. Float64, which no machine's order of additions touches, meets them at 1e-3;
-    two forms in float32 were 1.2e-3 apart on another machine. The stages before hold to 2e-5.
-    """
-    model = load_authors_weights(parity, "lsnet", variant, f"lsnet_{variant}")
-    image = load_fill(parity).image()
-    want = np.load(parity / f"lsnet.{variant}.npz")
-    for form in (model, seewide.fuse(model), model.double()):
-        dtype = next(form.parameters()).dtype
-        logits, maps = features(form, image.to(dtype))
-        magnified = 5e-3 if dtype == torch.float32 else 1e-3
-        assert deviation(logits, torch.from_numpy(want["logits"])) < magnified
-        for i, x in enumerate(maps):
-            x = x[0]
-            assert x.shape == tuple(want[f"feat{i}_shape"][-3:])
-            figures = {
-                "mean": x.mean((1, 2)),
-                "std": x.std((1, 2), correction=0),
-                "corner": x[:, 0, 0],
-                "center": x[:, x.shape[1] // 2, x.shape[2] // 2],
-            }
-            limit = 2e-5 if i < 3 else magnified
-            for name, got in figures.items():
-                expected = torch.from_numpy(want[f"feat{i}_{name}"]).reshape(-1)
-                assert deviation(got, expected) < limit, (i, name)
+@pytest.mark.parametrize("size", ["t", "b"])
+def test_stages_and_logits_equal_the_authors(size):
+    check_calm_parity(f"lsnet.{size}", f"lsnet_{size}", [2, 3, 4, 5])
 
 
 @pytest.mark.parametrize("variant", [f"{s}{d}" for s in "tsb" for d in ("", "_distill")])
-def test_keys_and_shapes_of_the_authors_files(variant, parity):
-    check_keys(parity, "lsnet", variant, f"lsnet_{variant}")
-    keys = json.loads((parity / "lsnet.json").read_text())[variant]["keys"]
-    model = timm.create_model(f"lsnet_{variant}", device="meta")
-    back = authors_state_dict(model.state_dict())
-    assert {k: list(v.shape) for k, v in back.items()} == {k: s for k, (s, _) in keys.items()}
+def test_names_and_shapes_of_the_authors_files(variant):
+    check_layout("lsnet", variant, f"lsnet_{variant}")
 
 
 def test_to_the_authors_layout_and_back_is_exact():

@@ -3,14 +3,8 @@
 import pytest
 import timm
 import torch
-from family_checks import (
-    check_features,
-    check_forms,
-    check_fused,
-    check_keys,
-    check_onnx,
-    check_parity,
-)
+from authors import check_layout, check_plain_parity
+from family_checks import check_features, check_forms, check_fused, check_onnx
 
 import seewide
 from seewide.models.replknet import RepLKNet, checkpoint_filter_fn
@@ -31,13 +25,13 @@ def test_parameters(size):
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[size]
 
 
-def test_stages_and_logits_equal_the_authors(parity):
-    check_parity(parity, "replknet", "31b", "replknet_31b")
+def test_stages_and_logits_equal_the_authors():
+    check_plain_parity("replknet.31b", "replknet_31b")
 
 
 @pytest.mark.parametrize("size", PARAMETERS)
-def test_keys_and_shapes_of_the_authors_files(size, parity):
-    check_keys(parity, "replknet", size, f"replknet_{size}")
+def test_names_and_shapes_of_the_authors_files(size):
+    check_layout("replknet", size, f"replknet_{size}")
 
 
 def authors_layout(model: RepLKNet) -> dict[str, torch.Tensor]:

@@ -3,14 +3,8 @@
 import pytest
 import timm
 import torch
-from family_checks import (
-    check_features,
-    check_forms,
-    check_fused,
-    check_keys,
-    check_onnx,
-    check_parity,
-)
+from authors import check_layout, check_plain_parity
+from family_checks import check_features, check_forms, check_fused, check_onnx
 
 import seewide
 from seewide.analysis.cost import count_cost
@@ -37,13 +31,13 @@ def test_parameters_and_multiply_adds(size):
     assert cost.macs == pytest.approx(MACS[size], rel=0.01)
 
 
-def test_stages_and_logits_equal_the_authors(parity):
-    check_parity(parity, "slak", "tiny", "slak_t")
+def test_stages_and_logits_equal_the_authors():
+    check_plain_parity("slak.tiny", "slak_t")
 
 
 @pytest.mark.parametrize("size", PARAMETERS)
-def test_keys_and_shapes_of_the_authors_files(size, parity):
-    check_keys(parity, "slak", AUTHORS_NAMES[size], f"slak_{size}")
+def test_names_and_shapes_of_the_authors_files(size):
+    check_layout("slak", AUTHORS_NAMES[size], f"slak_{size}")
 
 
 def test_strips_are_one_cross_shaped_kernel():

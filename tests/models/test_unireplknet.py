@@ -1,17 +1,20 @@
 """UniRepLKNet: the authors' figures, the papers' tables, fusing, and the forms torch offers."""
 
-import json
-
 import pytest
 import timm
 import torch
-from family_checks import check_fused, check_parity
+from authors import LAYOUTS, check_layout, check_plain_parity, digest
+from family_checks import check_fused
 from timm.models import reparameterize_model
 from torch import nn
 
 import seewide
 from seewide.analysis.cost import count_cost
-from seewide.models.unireplknet import UniRepLKNet, checkpoint_filter_fn
+from seewide.models.unireplknet import (
+    UniRepLKNet,
+    authors_state_dict,
+    checkpoint_filter_fn,
+)
 from seewide.reparam import fuse_checked
 from seewide.testing import deviation, randomize
 
@@ -52,21 +55,20 @@ def test_parameters(size):
 
 
 @pytest.mark.parametrize("size", ["a", "t"])
-def test_stages_and_logits_equal_the_authors(size, parity):
-    check_parity(parity, "unireplknet", size, f"unireplknet_{size}")
+def test_stages_and_logits_equal_the_authors(size):
+    check_plain_parity(f"unireplknet.{size}", f"unireplknet_{size}")
 
 
 @pytest.mark.parametrize("size", PARAMETERS)
-def test_keys_and_shapes_of_the_authors_files(size, parity):
-    """Training form and merged form, every key."""
-    figures = json.loads((parity / "unireplknet.json").read_text())[size]
-    model = timm.create_model(f"unireplknet_{size}", device="meta")
-    fused = seewide.fuse(model)
-    for form, layout in ((model, "keys"), (fused, "deploy_keys")):
-        state = {k: torch.empty(s, device="meta") for k, (s, _) in figures[layout].items()}
-        renamed = checkpoint_filter_fn(state, form)
-        own = form.state_dict()
-        assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in own.items()}
+def test_names_and_shapes_of_the_authors_files(size):
+    """Of the unfused network, and of the fused one."""
+    check_layout("unireplknet", size, f"unireplknet_{size}")
+    fused = seewide.fuse(timm.create_model(f"unireplknet_{size}", device="meta"))
+    theirs = authors_state_dict(fused.state_dict())
+    assert digest(theirs) == LAYOUTS["unireplknet"][size]["fused_sha256"]
+    own = fused.state_dict()
+    back = checkpoint_filter_fn(theirs, fused)
+    assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in own.items()}
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._plain import needs_plain_operators
 from .depthwise import is_channels_last, layout_of
 
 
@@ -23,13 +24,21 @@ def kernel_size(taps: int) -> int:
     return int(taps**0.5 + 0.5)
 
 
-def why_not(x: Tensor, weight: Tensor) -> str | None:
-    """None if this file can compute the aggregation, else the reason in a sentence."""
+def cannot(x: Tensor, weight: Tensor) -> str | None:
+    """None if this file can compute on `x`, else the reason in a sentence."""
     if x.device.type != "cpu":
         return f"the input is on {x.device.type}, this backend runs on cpu"
-    if torch.compiler.is_compiling():
-        return "the compiler turns the plain formulation into one loop of its own"
-    return None
+    return needs_plain_operators()
+
+
+def prefer(x: Tensor, weight: Tensor) -> bool:
+    """Whether this file is faster than the plain formulation."""
+    return not torch.compiler.is_compiling()
+
+
+def slower(x: Tensor, weight: Tensor) -> str:
+    """Why `prefer` is False, for `explain`."""
+    return "the compiler fuses the plain formulation into one loop of its own"
 
 
 def small_kernel_aggregation(x: Tensor, weight: Tensor) -> Tensor:

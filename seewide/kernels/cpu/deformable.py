@@ -15,10 +15,14 @@ R = N (H + 4) (W + 4) G rows of the padded map.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from .._plain import needs_plain_operators
+from .opaque import opaque
 
 # Two pixels of zeros on every side: both neighbours of a point that lies outside are zeros, once
 # its floor is clamped to [-2, size].
@@ -26,15 +30,11 @@ MARGIN = 2
 PART = 2**18  # points computed at once: tables of some 10 MB; 2**17 to 2**21 are within 5%
 
 
-def why_not(x: Tensor, offset: Tensor, mask: Tensor, *geometry) -> str | None:
-    """None if this file can compute the sum, else the reason in a sentence."""
+def cannot(x: Tensor, *rest) -> str | None:
+    """None if this file can compute on `x`, else the reason in a sentence."""
     if x.device.type != "cpu":
         return f"the input is on {x.device.type}, this backend runs on cpu"
-    if torch.compiler.is_exporting():
-        return "an exported program keeps grid_sample, which every runtime knows"
-    if x.numel() == 0:
-        return f"the input is empty, shape {tuple(x.shape)}"
-    return None
+    return needs_plain_operators()
 
 
 def dcnv3(
@@ -47,23 +47,31 @@ def dcnv3(
     stride: int,
     dilation: int,
     softmax: bool,
+    formula: Callable[..., Tensor],
 ) -> Tensor:
-    """`seewide.ops.dcnv3` on the CPU."""
+    """`seewide.ops.dcnv3` on the CPU.
+
+    Args:
+        formula: the same arguments but this one, to the same result in plain operators that can
+            be differentiated twice.
+    """
+    geometry = (kernel_size, groups, offset_scale, stride, dilation)
     if x.dtype in (torch.bfloat16, torch.float16):
         wide = (tensor.float() for tensor in (x, offset, mask))
-        geometry = (kernel_size, groups, offset_scale, stride, dilation, softmax)
-        return dcnv3(*wide, *geometry).to(x.dtype)
+        return dcnv3(*wide, *geometry, softmax, formula).to(x.dtype)
     taps = kernel_size * kernel_size
     if softmax:
         mask = mask.reshape(*mask.shape[:3], groups, taps).softmax(-1)
-    geometry = (kernel_size, groups, offset_scale, stride, dilation)
-    return _Deformable.apply(x, offset, mask.reshape(*offset.shape[:3], -1), *geometry)
+    mask = mask.reshape(*offset.shape[:3], groups * taps)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, offset, mask)):
+        return _Deformable.apply(x, offset, mask, *geometry, formula)
+    return _forward(x, offset, mask, *geometry)
 
 
 def _parts(mask: Tensor) -> list[slice]:
     """Slices of the batch, small enough for their tables to stay in the cache."""
-    if torch.compiler.is_compiling():
-        return [slice(None)]
+    if mask.numel() == 0:
+        return []
     images = max(1, PART * mask.shape[0] // mask.numel())
     return [slice(n, n + images) for n in range(0, mask.shape[0], images)]
 
@@ -114,7 +122,7 @@ def _neighbours(
     index = index.add_(first.expand(line).reshape(-1)).add_(image[:, None, None])
     shifts = (0, groups, width * groups, (width + 1) * groups)
     points = (-1, kernel_size * kernel_size)
-    return rows, index.view(points), right_by.view(points), down_by.view(points), shifts
+    return rows, index.reshape(points), right_by.reshape(points), down_by.reshape(points), shifts
 
 
 def _shares(right_by: Tensor, down_by: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
@@ -125,53 +133,97 @@ def _shares(right_by: Tensor, down_by: Tensor, mask: Tensor) -> tuple[Tensor, ..
     return upper - upper_right, upper_right, lower - lower_right, lower_right
 
 
+GEOMETRY = "int kernel_size, int groups, float offset_scale, int stride, int dilation"
+
+
+@opaque(
+    "dcnv3_cpu",
+    f"(Tensor x, Tensor offset, Tensor mask, {GEOMETRY}) -> Tensor",
+    lambda x, offset, *rest: x.new_empty(*offset.shape[:3], x.shape[3]),
+)
+def _forward(x: Tensor, offset: Tensor, mask: Tensor, *geometry) -> Tensor:
+    y = x.new_empty(*offset.shape[:3], x.shape[3])
+    for part in _parts(mask):
+        rows, index, right_by, down_by, shifts = _neighbours(x[part], offset[part], *geometry)
+        shares = _shares(right_by, down_by, mask[part].reshape(index.shape))
+        total = None
+        for shift, share in zip(shifts, shares, strict=True):
+            bag = F.embedding_bag(index, rows[shift:], per_sample_weights=share, mode="sum")
+            total = bag if total is None else total.add_(bag)
+        y[part] = total.view(y[part].shape)
+    return y
+
+
+@opaque(
+    "dcnv3_gradients_cpu",
+    "(Tensor x, Tensor offset, Tensor mask, Tensor dy, bool for_x, bool for_points, "
+    f"{GEOMETRY}) -> (Tensor, Tensor, Tensor)",
+    lambda x, offset, mask, dy, for_x, for_points, *geometry: _results(
+        x, offset, mask, for_x, for_points
+    ),
+)
+def _gradients(
+    x: Tensor, offset: Tensor, mask: Tensor, dy: Tensor, for_x: bool, for_points: bool, *geometry
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx, doffset and dmask; those that were not requested are empty."""
+    dx, doffset, dmask = _results(x, offset, mask, for_x, for_points)
+    for part in _parts(mask):
+        rows, index, right_by, down_by, shifts = _neighbours(x[part], offset[part], *geometry)
+        m = mask[part].reshape(index.shape)
+        dy_rows = dy[part].reshape(-1, rows.shape[1])
+        if for_x:
+            shares = _shares(right_by, down_by, m)
+            dx[part] = _map_gradient(index, dy_rows, shares, shifts, dx[part])
+        if for_points:
+            a, b, c, d = _dots(rows, index, shifts, dy_rows)
+            b, d = b.sub_(a), d.sub_(c)  # along the upper and the lower edge
+            upper, lower = torch.addcmul(a, b, right_by), torch.addcmul(c, d, right_by)
+            dmask[part] = torch.lerp(upper, lower, down_by).view(dmask[part].shape)
+            right = torch.lerp(b, d, down_by).mul_(m)
+            down = lower.sub_(upper).mul_(m)
+            steps = torch.stack((right, down), -1).mul_(geometry[2])
+            doffset[part] = steps.view(doffset[part].shape)
+    return dx, doffset, dmask
+
+
+def _results(
+    x: Tensor, offset: Tensor, mask: Tensor, for_x: bool, for_points: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Contiguous tensors to hold the gradients; of shape (0,) where none is requested."""
+    wanted = ((x, for_x), (offset, for_points), (mask, for_points))
+    return tuple(t.new_empty(t.shape if wants else (0,)) for t, wants in wanted)
+
+
 class _Deformable(torch.autograd.Function):
-    """The sum, with gradients that are sums of rows again."""
+    """The sum, with gradients that are sums of rows again; second ones by the plain formula."""
 
     @staticmethod
-    def forward(x: Tensor, offset: Tensor, mask: Tensor, *geometry) -> Tensor:
-        y = x.new_empty(*offset.shape[:3], x.shape[3])
-        for part in _parts(mask):
-            rows, index, right_by, down_by, shifts = _neighbours(x[part], offset[part], *geometry)
-            shares = _shares(right_by, down_by, mask[part].reshape(index.shape))
-            total = None
-            for shift, share in zip(shifts, shares, strict=True):
-                bag = F.embedding_bag(index, rows[shift:], per_sample_weights=share, mode="sum")
-                total = bag if total is None else total.add_(bag)
-            y[part] = total.view(y[part].shape)
-        return y
+    def forward(x: Tensor, offset: Tensor, mask: Tensor, *arguments) -> Tensor:
+        return _forward(x, offset, mask, *arguments[:-1])
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, offset, mask, *ctx.geometry = inputs
+        x, offset, mask, *ctx.geometry, ctx.formula = inputs
         ctx.save_for_backward(x, offset, mask)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, dy: Tensor):
-        x, offset, mask = ctx.saved_tensors
-        for_x, for_offset, for_mask = ctx.needs_input_grad[:3]
-        dx = torch.empty_like(x, memory_format=torch.contiguous_format) if for_x else None
-        doffset, dmask = torch.empty_like(offset), torch.empty_like(mask)
-        for part in _parts(mask):
-            rows, index, right_by, down_by, shifts = _neighbours(
-                x[part], offset[part], *ctx.geometry
-            )
-            m = mask[part].reshape(index.shape)
-            dy_rows = dy[part].reshape(-1, rows.shape[1])
-            if for_x:
-                shares = _shares(right_by, down_by, m)
-                dx[part] = _map_gradient(index, dy_rows, shares, shifts, dx[part])
-            if for_offset or for_mask:
-                a, b, c, d = _dots(rows, index, shifts, dy_rows)
-                b, d = b.sub_(a), d.sub_(c)  # along the upper and the lower edge
-                upper, lower = torch.addcmul(a, b, right_by), torch.addcmul(c, d, right_by)
-                dmask[part] = torch.lerp(upper, lower, down_by).view(dmask[part].shape)
-                right = torch.lerp(b, d, down_by).mul_(m)
-                down = lower.sub_(upper).mul_(m)
-                steps = torch.stack((right, down), -1).mul_(ctx.geometry[2])
-                doffset[part] = steps.view(doffset[part].shape)
-        return dx, doffset, dmask, None, None, None, None, None
+        needed = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():  # second derivatives were requested
+            gradients = _differentiable_gradients(ctx, dy)
+        else:
+            points = needed[1] or needed[2]
+            gradients = _gradients(*ctx.saved_tensors, dy, needed[0], points, *ctx.geometry)
+        found = tuple(g if need else None for g, need in zip(gradients, needed, strict=True))
+        return (*found, None, None, None, None, None, None)
+
+
+def _differentiable_gradients(ctx, dy: Tensor) -> list[Tensor | None]:
+    tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
+    y = ctx.formula(*tensors, *ctx.geometry, False)  # the mask is normalized already
+    inputs = [t for t, need in zip(tensors, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
+    return [next(found) if need else None for need in needed]
 
 
 def _dots(rows: Tensor, index: Tensor, shifts: tuple[int, ...], dy: Tensor) -> tuple[Tensor, ...]:

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._plain import needs_plain_operators
 from . import fourier
 from .opaque import opaque
 
@@ -42,24 +43,35 @@ FOURIER_FROM = 15 * 15 if torch.backends.mkl.is_available() else 1 << 30
 PADDED_FROM = 48 * 48  # AVX2: from this map on, jit_dw on padded input beats brdgmm_dw, up to 1.3
 
 
-def why_not(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str | None:
-    """None if this file can compute the convolution, else the reason in a sentence."""
+def cannot(x: Tensor, *rest) -> str | None:
+    """None if this file can compute on `x`, else the reason in a sentence."""
     if x.device.type != "cpu":
         return f"the input is on {x.device.type}, this backend runs on cpu"
+    return needs_plain_operators()
+
+
+def prefer(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> bool:
+    """Whether this file is faster than torch's own convolution."""
+    return ONEDNN and not _torch_is_faster(x, weight, dilation)
+
+
+def slower(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
+    """Why `prefer` is False, for `explain`."""
     if not ONEDNN:
-        return "this PyTorch was built without oneDNN"
-    if torch.compiler.is_exporting():
-        return "an exported program keeps the one plain convolution that every runtime knows"
+        return "this PyTorch was built without oneDNN, whose kernels this backend calls"
+    return "torch's own 3 x 3 kernel is as fast, and its gradients up to 5 times faster"
+
+
+def _torch_is_faster(x: Tensor, weight: Tensor, dilation: int) -> bool:
     H, W = x.shape[2:]
-    if weight.shape[2:] == (3, 3) and dilation == 1 and x.dtype == torch.float32 and H > 2 < W:
-        return "torch's own 3 x 3 kernel is as fast, and its gradients up to 5 times faster"
-    if x.numel() == 0:
-        return f"the input is empty, shape {tuple(x.shape)}"
-    return None
+    square = weight.shape[2:] == (3, 3) and dilation == 1
+    return square and x.dtype == torch.float32 and H > 2 < W
 
 
 def plan(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
     """How this shape is computed: "fourier", "direct", "padded" or "channels_last"."""
+    if x.numel() == 0:
+        return "direct"
     N, _, H, W = x.shape
     if dilation == 1 and _fourier_pays(x, weight.shape[2], weight.shape[3], 2 + 1 / N):
         return "fourier"
@@ -103,7 +115,8 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: i
         bias = bias if bias is None else bias.float()
         return depthwise_conv2d(x.float(), weight.float(), bias, dilation).to(x.dtype)
     weight = _crop(x, weight, dilation)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    trained = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    if torch.is_grad_enabled() and trained:
         return _Depthwise.apply(x, weight, bias, dilation)
     return _forward(x, weight, bias, dilation)
 
@@ -135,8 +148,10 @@ def layout_of(x: Tensor) -> torch.memory_format:
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     C, _, kh, kw = weight.shape
     ph, pw = kh // 2 * dilation, kw // 2 * dilation
+    if x.numel() == 0:  # the library calls below do not all support empty maps
+        return torch.empty_like(x, memory_format=layout_of(x))
     form = plan(x, weight, bias, dilation)
-    if x.stride(0) == 0:  # a batch of one from Inductor: oneDNN would no longer see channels last
+    if x.shape[0] == 1 and x.stride(0) == 0:  # from Inductor; hides channels last from oneDNN
         x = x.as_strided(x.shape, (x[0].numel(), *x.stride()[1:]))
     if form == "fourier":
         y = fourier.convolve(x, weight, bias)
@@ -187,6 +202,8 @@ class _Depthwise(torch.autograd.Function):
 )
 def _weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int) -> Tensor:
     """dw (C, 1, kh, kw): N*C maps, each convolved with its own dy, dilation turned stride."""
+    if x.numel() == 0:
+        return x.new_zeros(x.shape[1], 1, kh, kw)
     if kh == kw == 1:  # such as any kernel cropped to a 1 x 1 map; oneDNN has nothing fast for it
         return (x * dy).sum((0, 2, 3)).reshape(-1, 1, 1, 1)
     if dilation == 1 and _fourier_pays(x, kh, kw, 1.5):  # 2 to 2.1, on what is a slower rival

@@ -32,22 +32,30 @@ TILE_BYTES = 6 << 20  # of R and Z at a time; 3 to 12 MB are within 10%
 TAPS_PER_CELL = 58  # multiply-adds of the dense kernel that each of the k cells takes as long as
 
 
-def why_not(x: Tensor, weight: Tensor, grid: list[int]) -> str | None:
-    """None if this file computes the convolution faster than the dense kernel, else a sentence."""
-    reason = depthwise.why_not(x, weight, None, 1)
-    if reason is not None:
-        return reason
-    dense = depthwise.work(x, sum(grid), sum(grid))
-    if dense < TAPS_PER_CELL * len(grid):
-        return (
-            f"the dense kernel is as fast: it takes the time of {dense:.0f} multiply-adds per "
-            f"pixel, fewer than {TAPS_PER_CELL} times the {len(grid)} cells of an axis"
-        )
-    return None
+def cannot(x: Tensor) -> str | None:
+    """None if this file can compute on `x`, else the reason in a sentence."""
+    return depthwise.cannot(x)
 
 
-def plan(x: Tensor, weight: Tensor, grid: list[int]) -> str:
-    """In words, for `explain`."""
+def prefer(x: Tensor, grid: list[int]) -> bool:
+    """Whether this file is faster than the dense kernel."""
+    return _dense_work(x, grid) >= TAPS_PER_CELL * len(grid)
+
+
+def slower(x: Tensor, grid: list[int]) -> str:
+    """Why `prefer` is False, for `explain`."""
+    return (
+        f"the dense kernel is as fast: it takes the time of {_dense_work(x, grid):.0f} multiply-"
+        f"adds per pixel, fewer than {TAPS_PER_CELL} times the {len(grid)} cells of an axis"
+    )
+
+
+def _dense_work(x: Tensor, grid: list[int]) -> float:
+    return 0.0 if x.numel() == 0 else depthwise.work(x, sum(grid), sum(grid))
+
+
+def plan(grid: list[int]) -> str:
+    """How this file computes the convolution, for `explain`."""
     k, K = len(grid), sum(grid)
     return f"row sums, products of {k} x {k} instead of {K} x {K} weights, column sums"
 
@@ -57,7 +65,8 @@ def peripheral_conv2d(x: Tensor, weight: Tensor, grid: list[int], bias: Tensor |
     if x.dtype in (torch.bfloat16, torch.float16):
         bias = bias if bias is None else bias.float()
         return peripheral_conv2d(x.float(), weight.float(), grid, bias).to(x.dtype)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    trained = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    if torch.is_grad_enabled() and trained:
         return _Peripheral.apply(x, weight, bias, grid)
     return _forward(x, weight, bias, grid)
 

@@ -28,15 +28,12 @@ from .launch import Config, choose, launch, layout_of, operator
 LARGEST = 5  # K; the weights of a pixel no longer fit the registers beyond
 
 
-def why_not(x: Tensor, weight: Tensor) -> str | None:
+def cannot(x: Tensor, weight: Tensor) -> str | None:
     """None if this file can compute the aggregation, else the reason in a sentence."""
     if weight.shape[2] > LARGEST**2:
-        return (
-            f"a pixel's weights stay in registers up to {LARGEST} x {LARGEST}, "
-            f"got {weight.shape[2]} taps"
-        )
+        return f"a pixel's weights fit the registers up to {LARGEST} x {LARGEST} taps"
     if x.shape[2] * x.shape[3] * weight.shape[2] * weight.shape[1] >= 2**31:
-        return f"the weights of one image must be fewer than 2**31, got {tuple(weight.shape)}"
+        return "the weights of one image must be fewer than 2**31"
     return None
 
 

@@ -30,10 +30,10 @@ DIRECT_TAPS = {torch.float32: 81, torch.bfloat16: 25, torch.float16: 25}
 DIRECT_TAPS_LAST = 81
 
 
-def why_not(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str | None:
+def cannot(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str | None:
     """None if this file can compute the convolution, else the reason in a sentence."""
     if x.shape[2] * x.shape[3] >= 2**31:
-        return f"a map must have fewer than 2**31 pixels, got {x.shape[2]} x {x.shape[3]}"
+        return "a map must have fewer than 2**31 pixels"
     return None
 
 

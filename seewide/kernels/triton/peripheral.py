@@ -37,10 +37,10 @@ CELLS_FROM = {torch.float32: 28, torch.bfloat16: 56, torch.float16: 56}
 FEWEST_TAPS = 31  # K; below, the dense kernel is small
 
 
-def why_not(x: Tensor, weight: Tensor, grid: list[int]) -> str | None:
+def cannot(x: Tensor, weight: Tensor, grid: list[int]) -> str | None:
     """None if this file can compute the convolution, else the reason in a sentence."""
     if x.shape[2] * (x.shape[3] + 1) >= 2**31:
-        return f"a map must have fewer than 2**31 pixels, got {x.shape[2]} x {x.shape[3]}"
+        return "a map must have fewer than 2**31 pixels"
     return None
 
 

@@ -1,0 +1,15 @@
+"""Raw signals to maps (N, C, H, W) for image networks: audio, video, point clouds, time series."""
+
+from .audio import AudioClassifier, NoiseAndRoll, SpecAugment, mix_waves
+from .log_mel import LogMel
+from .video import FramesToMap, VideoClassifier
+
+__all__ = [
+    "AudioClassifier",
+    "FramesToMap",
+    "LogMel",
+    "NoiseAndRoll",
+    "SpecAugment",
+    "VideoClassifier",
+    "mix_waves",
+]
