@@ -1,7 +1,7 @@
-"""All chance of a run follows from (seed, epoch) and, for a picture, (seed, epoch, index).
+"""Random number generators seeded by keys: (seed, epoch), or (seed, epoch, index) of a sample.
 
-So a resumed run needs no generator states, the number of workers changes nothing, and the same
-picture meets the same augmentation wherever it is read.
+A resumed run therefore needs no generator states, the number of workers changes nothing, and the
+same sample gets the same augmentation in whichever process it is read.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import torch
 
 
 def seed_all(*key: int) -> None:
-    """Seed Python, numpy and torch (every device) from a few whole numbers."""
-    seed = _mix(key)
+    """Seed Python, numpy and torch (all devices) from a few integers."""
+    seed = _hash(key)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
-def reseed(*key: int) -> None:
-    """Seed the CPU generators."""
-    seed = _mix(key)
+def seed_cpu(*key: int) -> None:
+    """Seed the CPU generators of Python, numpy and torch."""
+    seed = _hash(key)
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
 
 
 @contextlib.contextmanager
-def left_alone() -> Iterator[None]:
-    """Whatever is drawn and seeded inside, the CPU generators are outside as they were."""
+def preserve_generators() -> Iterator[None]:
+    """Restore the state of the CPU generators on exit."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -44,12 +44,12 @@ def left_alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed the CPU generators inside, and leave them outside as they were."""
-    with left_alone():
-        reseed(*key)
+    """Seed the CPU generators inside the block and restore their state on exit."""
+    with preserve_generators():
+        seed_cpu(*key)
         yield
 
 
-def _mix(key: tuple[int, ...]) -> int:
-    """32 bits in which neighbouring keys have nothing in common."""
+def _hash(key: tuple[int, ...]) -> int:
+    """32 bits; neighbouring keys give unrelated seeds."""
     return int(np.random.SeedSequence(key).generate_state(1)[0])

@@ -10,13 +10,13 @@ import numpy
 import pytest
 from PIL import Image
 from rich.console import Console
+from seewide.train.comparing import draw_runs, find_runs, read_run
 from typer.testing import CliRunner
 
 from seewide import InputError
 from seewide.cli import app
 from seewide.recipes import get
 from seewide.train import fit
-from seewide.train.comparing import draw_runs, find_runs, read_run
 
 
 def write_run(folder: Path, epochs: int, top1: float, wanted: int = 4) -> Path:

@@ -69,6 +69,7 @@ class DataSplits:
             anchors, sample rate, number of series. They travel with the weights and are compared
             when a run is resumed.
         short: a name for folders and tables, such as `flowers`.
+        in_memory: whether the samples need no worker processes to be read.
     """
 
     name: str
@@ -77,6 +78,7 @@ class DataSplits:
     held_out: str
     facts: Facts
     short: str = ""
+    in_memory: bool = False
 
 
 class Metric(Protocol):
@@ -171,12 +173,12 @@ class Task(Generic[O]):
             InputError: as `open`, as far as it can be said at no cost.
         """
 
-    def held_out(self, data: str, facts: Facts, *, published: bool) -> tuple[Samples, str]:
+    def held_out(self, data: str, facts: Facts, *, trained_on: str) -> tuple[Samples, str]:
         """The samples to evaluate a trained model on, and in words where they come from.
 
         Args:
             facts: of the model. By default those of the data must be equal.
-            published: whether the model has published weights, not those of a run on such data.
+            trained_on: the `DataSplits.name` of the run; empty for published weights.
         """
         splits = self.open(data)
         if splits.facts != facts:

@@ -16,7 +16,7 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from seewide.data import (
-    ImageClasses,
+    Samples,
     classification_to_evaluate,
     describe_classification,
     open_classification,
@@ -26,7 +26,16 @@ from seewide.data.augment import OnImage, train_transform
 from seewide.errors import InputError
 from seewide.options import check, option
 from seewide.preprocess import Preprocess
-from seewide.tasks._task import Batch, DataSplits, Facts, ResultTable, Sample, Score, Task, TrainingContext
+from seewide.tasks._task import (
+    Batch,
+    DataSplits,
+    Facts,
+    ResultTable,
+    Sample,
+    Score,
+    Task,
+    TrainingContext,
+)
 
 MOST_CONFUSED = 1000  # classes of a confusion matrix: more need gigabytes and show nothing
 
@@ -88,18 +97,19 @@ class Classification(Task[ClassificationOptions]):
         return "digits" if data == "digits" else cls.default_recipe
 
     def open(self, data: str) -> DataSplits:
-        found: ImageClasses = open_classification(data)
+        found = open_classification(data)
         facts = {"class_names": list(found.class_names)}
         return DataSplits(
-            found.name, found.train, found.val, found.held_out, facts, found.short
-        )
+            found.name, found.train, found.val, found.held_out, facts, found.short,
+            in_memory=data == "digits",
+        )  # fmt: skip
 
     def check_data(self, data: str) -> None:
         if describe_classification(data) is None:
             open_classification(data)  # raises the sentence
 
-    def held_out(self, data: str, facts: Facts, *, published: bool) -> tuple[Any, str]:
-        return classification_to_evaluate(data, facts["class_names"], by_position=published)
+    def held_out(self, data: str, facts: Facts, *, trained_on: str) -> tuple[Samples, str]:
+        return classification_to_evaluate(data, facts["class_names"], trained_on=trained_on)
 
     def published_facts(self, backbone: nn.Module) -> Facts:
         return {"class_names": [str(index) for index in range(backbone.num_classes)]}

@@ -33,8 +33,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from seewide.checkpoints import checksum, load_checkpoint, read_state_dict
 from seewide.errors import InputError, write_atomically
+from seewide.models._checkpoint import load_checkpoint, read_state_dict
 from seewide.recipes import Recipe
 from seewide.tasks import Task, get_task
 from seewide.train.build import build_backbone
@@ -42,6 +42,33 @@ from seewide.train.runtime import Runtime
 
 CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
 BEST, LAST, PREVIOUS = "best.safetensors", "last.pt", "previous.pt"
+
+
+def checksum(state: Any) -> str:
+    """A SHA-256 of a nested state: types, keys, numbers, and the bytes of tensors."""
+    import hashlib
+
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
+            flat = value.detach().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+        elif isinstance(value, Mapping):
+            digest.update(f"dict {len(value)}\n".encode())
+            for key, entry in value.items():
+                add(key)
+                add(entry)
+        elif isinstance(value, list | tuple):
+            digest.update(f"{type(value).__name__} {len(value)}\n".encode())
+            for entry in value:
+                add(entry)
+        else:
+            digest.update(f"{type(value).__name__} {value!r}\n".encode())
+
+    add(state)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,15 @@ class DensityReport:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write JSON: the sums, then every layer."""
-        sums = ("image", "nonzero", "weights", "parameters", "dense_parameters", "macs", "dense_macs")
+        sums = (
+            "image",
+            "nonzero",
+            "weights",
+            "parameters",
+            "dense_parameters",
+            "macs",
+            "dense_macs",
+        )
         content = {name: getattr(self, name) for name in sums}
         content["layers"] = [asdict(layer) | {"density": layer.density} for layer in self.layers]
         text = json.dumps(content, indent=2) + "\n"

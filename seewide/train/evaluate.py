@@ -86,9 +86,7 @@ def load_target(
     preprocess = published.published_preprocess(backbone)
     if image_size:
         preprocess["image_size"] = image_size
-    info = WeightsInfo(
-        target, kind.name, {}, facts, preprocess, {}, epoch=0, score=0.0, data=""
-    )
+    info = WeightsInfo(target, kind.name, {}, facts, preprocess, {}, epoch=0, score=0.0, data="")
     return backbone.eval(), published, info
 
 
@@ -153,7 +151,7 @@ def evaluate(
     model, trained_for, info = load_target(target, task=task, image_size=image_size)
     if not (data or info.data):
         raise InputError(f"{info.model} is not a run, so --data must say what to evaluate on")
-    samples, held_out = trained_for.held_out(data or info.data, info.facts, published=not info.data)
+    samples, held_out = trained_for.held_out(data or info.data, info.facts, trained_on=info.data)
     precision = Precision.of(resolve_device(device), amp)
     model.to(precision.device)
     loader, count = make_eval_loader(samples, trained_for, info.preprocess, batch_size, workers)
@@ -170,9 +168,7 @@ def evaluate(
             )  # fmt: skip
         seconds = time.perf_counter() - start
         parameters = count_parameters(version.parameters())
-        models.append(
-            EvaluatedModel(name, parameters, metric, metric.compute(), seconds, count)
-        )
+        models.append(EvaluatedModel(name, parameters, metric, metric.compute(), seconds, count))
     return Evaluation(info, trained_for, held_out, tuple(models), fusion.deviation)
 
 

@@ -62,7 +62,7 @@ class Feed:
                 "train on; choose a smaller one"
             )
         self.size = BatchShape.of(recipe, processes.ranks).device_batch
-        workers = runtime.worker_count(splits.train.in_memory)
+        workers = runtime.worker_count(in_memory=splits.in_memory)
         self.broken = BrokenSamples(
             folder / BROKEN,
             len(self.train) + len(self.val),
@@ -152,9 +152,7 @@ def make_eval_loader(
     return loader, len(range(rank, len(samples), ranks))
 
 
-def to_device(
-    batch: Any, device: torch.device, layout: torch.memory_format | None = None
-) -> Any:
+def to_device(batch: Any, device: torch.device, layout: torch.memory_format | None = None) -> Any:
     """A nested batch on a device; 4-D tensors in the memory format `layout`."""
     if isinstance(batch, Tensor):
         settings = {"memory_format": layout} if layout is not None and batch.ndim == 4 else {}

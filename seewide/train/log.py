@@ -1,8 +1,8 @@
 """The progress of a run: a line while it trains, JSON lines and TensorBoard, curves.
 
-    steps.jsonl        one line every few optimizer steps, see `Progress`
-    tensorboard/       the same and the row of every epoch, if asked for
-    curves.png         loss, score, learning rate and gradient norm of every epoch
+steps.jsonl        one line every few optimizer steps, see `Progress`
+tensorboard/       the same and the row of every epoch, if asked for
+curves.png         loss, score, learning rate and gradient norm of every epoch
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
             momentum=recipe.momentum, **settings,
         )  # fmt: skip
     except TypeError as error:
-        raise InputError(f"optimizer {recipe.optimizer} does not take these options: {error}") from None
+        raise InputError(
+            f"optimizer {recipe.optimizer} does not take these options: {error}"
+        ) from None
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:

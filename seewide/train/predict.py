@@ -41,7 +41,9 @@ class Predictor:
         InputError: what is wrong with the run or the model.
     """
 
-    def __init__(self, target: str | Path, *, task: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, target: str | Path, *, task: str | None = None, device: str = "auto"
+    ) -> None:
         self.device = resolve_device(device)
         model, self.task, self.info = load_target(str(target), task=task)
         self.model = fuse(model).to(self.device)
@@ -81,5 +83,3 @@ def predict(
     predictor = Predictor(target, task=task, device=device)
     for path in paths:
         yield from predictor(path)
-
-

@@ -14,10 +14,10 @@ from rich.console import Console
 from torch import nn
 
 from seewide._version import __version__
-from seewide.checkpoints import load_checkpoint
 from seewide.console import make_console
 from seewide.data.samples import fingerprint
 from seewide.errors import InputError, unknown
+from seewide.models import load_checkpoint
 from seewide.options import difference
 from seewide.options import replace as replace_options
 from seewide.recipes import Recipe, get
@@ -82,9 +82,7 @@ def fit(
         raise InputError("--pretrained and --checkpoint both say where to start from; give one")
     learned = make_task(recipe)
     splits = learned.open(data)
-    processes = Processes(
-        options.device, options.amp, compile=options.compile, shard=options.shard
-    )
+    processes = Processes(options.device, options.amp, compile=options.compile, shard=options.shard)
     console = _console(console, processes)
     seed_all(options.seed)
     network = _initial_model(name, learned, splits.facts, recipe, options)
@@ -135,9 +133,7 @@ def resume(run: str | Path, *, console: Console | None = None, **runtime: Any) -
     config = RunConfig.load(folder)
     options = _runtime(config.runtime, runtime, resuming=True)
     config = replace(config, runtime=options)
-    processes = Processes(
-        options.device, options.amp, compile=options.compile, shard=options.shard
-    )
+    processes = Processes(options.device, options.amp, compile=options.compile, shard=options.shard)
     console = _console(console, processes)
     task = config.task
     splits = task.open(config.data)
@@ -174,7 +170,9 @@ def _prepare(
     console: Console,
 ) -> Run:
     batch = BatchShape.of(config.recipe, processes.ranks, task.accumulates).device_batch
-    context = TrainingContext(config.facts, config.preprocess, processes.device, batch, load_for_task)
+    context = TrainingContext(
+        config.facts, config.preprocess, processes.device, batch, load_for_task
+    )
     task.prepare(network, context)
     return Run(config, folder, splits, task, network, processes, console)
 

@@ -40,7 +40,9 @@ class Runtime:
         choices=AMP,
         flag=True,
     )
-    compile: bool = option(False, "Compile the model with torch.compile.", may_change=True, flag=True)
+    compile: bool = option(
+        False, "Compile the model with torch.compile.", may_change=True, flag=True
+    )
     shard: bool = option(
         False,
         "Shard weights, gradients and optimizer state over the processes (FSDP2).",

@@ -77,8 +77,7 @@ class DynamicSparsity:
             raise InputError(f"prune_rate must be within 0..1, got {prune_rate}")
         if prune_every < 1 or total_steps < 1:
             raise InputError(
-                f"prune_every and total_steps are at least 1, got {prune_every} and "
-                f"{total_steps}"
+                f"prune_every and total_steps are at least 1, got {prune_every} and {total_steps}"
             )
         if growth not in GROWTH:
             raise unknown("growth", growth, GROWTH)
@@ -174,7 +173,10 @@ class DynamicSparsity:
 
     def state_dict(self) -> dict[str, Any]:
         """The masks; with the weights and the number of steps done, all that resuming needs."""
-        return {"nonzero": self.nonzero, "masks": {name: mask.cpu() for name, mask in self.masks.items()}}
+        return {
+            "nonzero": self.nonzero,
+            "masks": {name: mask.cpu() for name, mask in self.masks.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load the masks of a checkpoint; the weights are part of the model's state.
@@ -239,7 +241,9 @@ class DynamicSparsity:
         for index, (name, weight) in enumerate(self.weights.items()):
             mask = self.masks[name]
             nonzero = int(mask.sum())
-            count = min(round(rate * nonzero), mask.numel() - nonzero)  # a dense tensor does not change
+            count = min(
+                round(rate * nonzero), mask.numel() - nonzero
+            )  # a dense tensor does not change
             stays = _largest(weight.abs().masked_fill(~mask, -1), nonzero - count)
             if self.growth == "random":
                 scores = self._random(mask, done, index)

@@ -114,16 +114,12 @@ class Trainer:
         if not recipe.ema_decay:
             return None
         fused = not self.processes.sharded  # shards have no fused arithmetic
-        return ModelEmaV3(
-            self.model, recipe.ema_decay, use_warmup=recipe.ema_warmup, foreach=fused
-        )
+        return ModelEmaV3(self.model, recipe.ema_decay, use_warmup=recipe.ema_warmup, foreach=fused)
 
     def _sparsity(self) -> DynamicSparsity | None:
         if not self.recipe.sparsity:
             return None
-        return DynamicSparsity.of(
-            self.model, self.recipe, total_steps=self.total, seed=self.seed
-        )
+        return DynamicSparsity.of(self.model, self.recipe, total_steps=self.total, seed=self.seed)
 
     @property
     def averages(self) -> list[nn.Module]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from seewide.train.data import Split
 
 from benchmarks.learning_curves import colours_alone, draw, histograms
-from seewide.train.data import Split
 
 COLOURS = {0: (200, 40, 40), 1: (40, 40, 200)}
 

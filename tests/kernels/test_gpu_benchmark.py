@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from seewide.train.console import make_console
 from typer.testing import CliRunner
 
 from benchmarks import conditions
@@ -24,7 +25,6 @@ from seewide.errors import InputError
 from seewide.layers import DCNv3
 from seewide.ops import small_kernel_aggregation_reference
 from seewide.testing import assert_matches_reference
-from seewide.train.console import make_console
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,11 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import create_transform
-from tiny import COLOURS, SMALL, paint
-from torchvision.transforms.functional import normalize, to_tensor
-
-from seewide.errors import InputError
 from seewide.train.data import (
     Order,
     Pictures,
@@ -31,6 +26,11 @@ from seewide.train.data import (
 )
 from seewide.train.data.transform import ToNormalized
 from seewide.train.seeding import seed_all, seeded
+from timm.data import create_transform
+from tiny import COLOURS, SMALL, paint
+from torchvision.transforms.functional import normalize, to_tensor
+
+from seewide.errors import InputError
 
 MEAN = STD = (0.5, 0.5, 0.5)
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 import webdataset
 from safetensors.torch import load_file
+from seewide.train.data import open_unsplit
 from tiny import COLOURS, NAME, paint
 
 from seewide.errors import InputError
 from seewide.train import evaluate, fit
-from seewide.train.data import open_unsplit
 
 datasets = pytest.importorskip("datasets")
 

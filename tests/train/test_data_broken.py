@@ -8,10 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
-from tiny import COLOURS, NAME, paint
-
-from seewide.errors import InputError
-from seewide.train import fit
 from seewide.train.data import (
     BROKEN,
     Broken,
@@ -23,6 +19,10 @@ from seewide.train.data import (
     open_source,
     read_picture,
 )
+from tiny import COLOURS, NAME, paint
+
+from seewide.errors import InputError
+from seewide.train import fit
 
 CLASSES = tuple(COLOURS)
 

@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-
 from seewide.train.data import Order
 from seewide.train.data.order import SHUFFLE_WHOLE, WINDOW
 from seewide.train.seeding import seeded

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import webdataset
 from PIL import Image
+from seewide.train.data import Order, batches, make_loader, open_source, open_unsplit, read_picture
 from tiny import COLOURS
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from seewide.errors import InputError
-from seewide.train.data import Order, batches, make_loader, open_source, open_unsplit, read_picture
 
 CLASSES = tuple(COLOURS)
 

@@ -7,9 +7,6 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import COLOURS
-
-from seewide.errors import InputError
 from seewide.train.data import (
     Order,
     batches,
@@ -19,6 +16,9 @@ from seewide.train.data import (
     open_unsplit,
     read_picture,
 )
+from tiny import COLOURS
+
+from seewide.errors import InputError
 
 datasets = pytest.importorskip("datasets")
 CLASSES = list(COLOURS)

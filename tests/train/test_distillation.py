@@ -9,6 +9,7 @@ import timm
 import tiny
 import torch
 import torch.nn.functional as F
+from seewide.train.distillation import load_teacher, make_task
 from torch import nn
 
 from seewide import InputError
@@ -16,7 +17,6 @@ from seewide.models import LSNet
 from seewide.tasks.classification import Classification
 from seewide.tasks.distillation import Distillation, Teacher
 from seewide.train import distillation, fit
-from seewide.train.distillation import load_teacher, make_task
 
 HALF = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 OTHER = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))

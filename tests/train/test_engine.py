@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from rich.console import Console
+from seewide.train.engine import Engine
 from timm.models import model_parameters
 from timm.utils.agc import unitwise_norm
 
@@ -17,7 +18,6 @@ from seewide.recipes import Recipe
 from seewide.train import fit, learner
 from seewide.train.build import build_model, use_grad_checkpointing
 from seewide.train.checkpoint import load_last
-from seewide.train.engine import Engine
 
 PLAIN = Recipe(
     image_size=32, min_crop=1.0, flip=0.0, epochs=1, batch_size=8, lr=1e-3, warmup_epochs=0.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from seewide.train.data import open_source
 from tiny import paint
 
 from seewide.errors import InputError
@@ -17,7 +18,6 @@ from seewide.recipes import Recipe
 from seewide.train import Interrupted, evaluate, fit, learner, load_run, resume, start
 from seewide.train.build import Precision, build_model, resolve_device
 from seewide.train.checkpoint import load_last
-from seewide.train.data import open_source
 from seewide.train.optim import Schedule, make_optimizer
 
 # Nothing that draws chance or looks at other pictures of the batch.

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from seewide.train.data import Order, open_source, read_picture
+from seewide.train.seeding import seed_all, seeded
 from timm.data import Mixup, create_transform
 from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
@@ -16,8 +18,6 @@ from tiny import SMALL
 
 from seewide.train import fit
 from seewide.train.checkpoint import load_last
-from seewide.train.data import Order, open_source, read_picture
-from seewide.train.seeding import seed_all, seeded
 
 RECIPE = replace(SMALL, device_batch=0, clip_grad=0.0, layer_decay=0.7, epochs=4, min_lr=1e-5)
 

@@ -9,13 +9,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from launch import finish, fits, start
+from seewide.train.engine import Batch
 from tiny import SMALL, paint
 
 from seewide.errors import InputError
 from seewide.recipes import Recipe
 from seewide.train import fit, resume
 from seewide.train.checkpoint import load_last
-from seewide.train.engine import Batch
 
 # Everything that draws chance. Two pictures at once: four passes of one process, two of two.
 ALL = replace(SMALL, device_batch=2, epochs=2)

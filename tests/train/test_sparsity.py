@@ -12,6 +12,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from seewide.train.learner import Learner
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -23,7 +24,6 @@ from seewide.recipes import get
 from seewide.train import Interrupted, fit, load_run, resume
 from seewide.train.checkpoint import load_last
 from seewide.train.density import density_of, report_density
-from seewide.train.learner import Learner
 from seewide.train.sparsity import DynamicSparsity
 
 UPDATES = 12

@@ -17,13 +17,13 @@ import tiny
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from seewide.train.surviving import MOST_SKIPS, Patience, Termination, Writer, snapshot
 from tiny import SMALL, paint
 
 from seewide.errors import InputError
 from seewide.recipes import Recipe
 from seewide.train import Terminated, fit, learner, resume
 from seewide.train.checkpoint import load_last
-from seewide.train.surviving import MOST_SKIPS, Patience, Termination, Writer, snapshot
 
 HERE = Path(__file__).parent
 # Nine updates an epoch, so that there is something within it.

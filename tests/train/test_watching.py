@@ -10,10 +10,10 @@ import os
 import pytest
 import torch
 from rich.console import Console
+from seewide.train.watching import Watch, draw_run, duration, pace, peak_memory, read_lines
 
 from seewide import InputError
 from seewide.train import watching
-from seewide.train.watching import Watch, draw_run, duration, pace, peak_memory, read_lines
 
 
 class Clock:
