@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from typing import Any, TypeVar, get_type_hints
 
@@ -126,7 +127,8 @@ def parse(options: type, name: str, value: Any) -> Any:
             if isinstance(value, str):
                 value = dict(part.split(":", 1) for part in value.split(",") if part)
             read = kind.__args__[1]
-            return {str(key): v if read is Any else read(v) for key, v in value.items()}
+            read = _literal if read is Any else read
+            return {str(key): read(entry) for key, entry in value.items()}
     except (TypeError, ValueError):
         raise InputError(f"{name} must be {_KINDS[base]}, got {value!r}") from None
     return value  # optional fields, which the command line does not offer
@@ -163,6 +165,16 @@ _KINDS = {
     tuple: "values separated by commas",
     dict: "a list such as name:0.1,other:10",
 }
+
+
+def _literal(value: Any) -> Any:
+    """Text as the number or the boolean that it spells, if it spells one: `3`, `0.5`, `true`."""
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return {"true": True, "false": False}.get(value, value)
 
 
 def _boolean(value: Any) -> bool:

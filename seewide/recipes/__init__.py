@@ -1,37 +1,36 @@
-"""Recipes: functions that return data, one per row of a paper's table, each with a smoke twin.
+"""Recipes: the settings of training runs as tables, one file per family.
 
-`get("unireplknet_t_in1k")` is the recipe, `.smoke()` its twin. A docstring says what it trains, the
-top-1 to expect on ImageNet-1K, the hardware (GPUs x images x passes), and the command. Scores and
-hardware are the papers', not ours; `digits` and `small_folder` are measured here.
+`get("unireplknet_t_in1k")` is a recipe and `.smoke()` its smoke test. A file of this package whose
+name has no underscore in front defines `FAMILY`; it needs no entry anywhere else. Expected results
+and hardware are the papers'; those of `small_data` are measured here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import pkgutil
 
 from seewide.errors import unknown
-from seewide.recipes import lsnet, pelk, replknet, slak, small_data, uniconvnet, unireplknet
-from seewide.recipes._card import Card
-from seewide.recipes._recipe import Recipe, override
+from seewide.recipes._recipe import Family, Recipe, Table, changed, override
 
-__all__ = ["RECIPES", "Card", "Recipe", "card", "get", "override"]
+__all__ = ["FAMILIES", "RECIPES", "Family", "Recipe", "Table", "changed", "get", "override"]
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    make.__name__: make
-    for family in (small_data, unireplknet, lsnet, uniconvnet, replknet, slak, pelk)
-    for make in family.RECIPES
+FAMILIES: dict[str, Family] = {
+    module.name: importlib.import_module(f"{__name__}.{module.name}").FAMILY
+    for module in pkgutil.iter_modules(__path__)
+    if not module.name.startswith("_")
+}
+RECIPES: dict[str, Recipe] = {
+    name: recipe for family in FAMILIES.values() for name, recipe in family.recipes.items()
 }
 
 
 def get(name: str) -> Recipe:
-    """The recipe of that name, or an InputError that names the nearest."""
+    """The recipe of that name.
+
+    Raises:
+        InputError: no such recipe; the sentence names the nearest.
+    """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
-    return RECIPES[name]()
-
-
-def card(name: str) -> Card:
-    """The recipe of that name with its words, or an InputError that names the nearest."""
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    return Card.of(RECIPES[name])
+    return RECIPES[name]

@@ -1,23 +1,27 @@
-"""What ConvNeXt's training script lends to every family but LSNet.
+"""The settings of ConvNeXt's training script, which every family but LSNet starts from.
 
-Its values are the defaults of the authors' `main.py` files (UniRepLKNet, UniConvNet, RepLKNet and
-SLaK all start from facebookresearch/ConvNeXt); what a paper's table or command says on top is in
-the family's file. The rate warms up from 0, and is meant for the batch size that stands beside it:
-another batch size scales it in proportion.
+They are the defaults of the authors' `main.py` files: UniRepLKNet, UniConvNet, RepLKNet and SLaK
+all build on facebookresearch/ConvNeXt. What a paper's table or command says beyond them is in the
+family's file. The learning rate is meant for the batch size beside it and scales in proportion.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from seewide.recipes._recipe import Recipe, changed
 
-from seewide.recipes._recipe import Recipe
+AUGMENT = {
+    "rand_augment": "rand-m9-mstd0.5-inc1",
+    "color_jitter": 0.4,
+    "erase": 0.25,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "label_smoothing": 0.1,
+}
 
 PRETRAIN = Recipe(
-    rand_augment="rand-m9-mstd0.5-inc1",
-    color_jitter=0.4,
-    erase=0.25,
-    mixup=0.8,
-    cutmix=1.0,
+    options=AUGMENT,
+    smoke_options={"image_size": 32},
+    dataset="ImageNet-1K",
     epochs=300,
     batch_size=4096,
     lr=4e-3,
@@ -26,16 +30,18 @@ PRETRAIN = Recipe(
     warmup_epochs=20.0,
     warmup_lr=0.0,
     weight_decay=0.05,
-    label_smoothing=0.1,
 )
 
-FINE_TUNE_384 = replace(
+FINE_TUNE_384 = changed(
     PRETRAIN,
-    image_size=384,
-    crop_pct=1.0,
-    crop_mode="squash",
-    mixup=0.0,
-    cutmix=0.0,
+    options={
+        "image_size": 384,
+        "crop_pct": 1.0,
+        "crop_mode": "squash",
+        "mixup": 0.0,
+        "cutmix": 0.0,
+    },
+    start_from="pretrained",
     epochs=30,
     batch_size=512,
     lr=5e-5,

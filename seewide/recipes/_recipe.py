@@ -33,6 +33,9 @@ class Recipe:
     smoke_model: str = option(
         "", "Network of the smoke test: the smallest one of the family. Empty: the same network."
     )
+    model_options: dict[str, Any] = option(
+        {}, "Further arguments of `timm.create_model`, such as kernel_size:7."
+    )
     stem_stride: int = option(
         0, "Stride of the first feature map (0: the model's own, usually 4).", least=0
     )
@@ -291,27 +294,54 @@ def override(
     return changed
 
 
-def table(base: Recipe, columns: str, *rows: Sequence[Any]) -> dict[str, Recipe]:
-    """Recipes by name: one per row of a table.
+class Table:
+    """Recipes that differ in a few settings, one per row.
 
     Args:
         base: the settings that all rows share.
-        columns: names of the columns, separated by spaces. The first one is the recipe's name,
-            the others are fields; `options.mixup` and `expected.top1` are entries of such fields.
-        rows: values. None leaves the setting of `base`, or no entry; missing values at the end of
-            a row count as None.
+        columns: names of the columns, separated by spaces. The first one is the recipe's name, the
+            others are fields; `options.mixup` and `expected.top1` are entries of such fields.
+        rows: values. None keeps the setting of `base`, or leaves out the entry; a row may be
+            shorter than the table.
     """
-    _, *names = columns.split()
-    recipes = {}
-    for name, *values in rows:
+
+    def __init__(self, base: Recipe, columns: str, *rows: Sequence[Any]) -> None:
+        self.base = base
+        self.columns = tuple(columns.split()[1:])
+        self.recipes = {name: self._recipe(values) for name, *values in rows}
+
+    def _recipe(self, values: Sequence[Any]) -> Recipe:
         changes: dict[str, Any] = {}
-        for column, value in zip(names, values, strict=False):
+        for column, value in zip(self.columns, values, strict=False):
             field, _, key = column.partition(".")
-            if value is None:
-                continue
-            if key:
-                changes[field] = {**changes.get(field, getattr(base, field)), key: value}
-            else:
+            if value is not None and key:
+                changes[field] = {**changes.get(field, getattr(self.base, field)), key: value}
+            elif value is not None:
                 changes[field] = value
-        recipes[name] = replace(base, **changes)
-    return recipes
+        return replace(self.base, **changes)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Recipes that belong together, as one or more tables.
+
+    Attributes:
+        title: what they train, on what.
+        tables: the tables.
+        note: what holds for all of them.
+    """
+
+    title: str
+    tables: tuple[Table, ...]
+    note: str = ""
+
+    @property
+    def recipes(self) -> dict[str, Recipe]:
+        """All recipes by name."""
+        return {name: recipe for table in self.tables for name, recipe in table.recipes.items()}
+
+
+def changed(recipe: Recipe, **settings: Any) -> Recipe:
+    """`dataclasses.replace` that adds to `options` instead of replacing them."""
+    options = {**recipe.options, **settings.pop("options", {})}
+    return replace(recipe, options=options, **settings)

@@ -1,4 +1,4 @@
-"""LSNet on ImageNet-1K: arXiv 2503.23135, and the authors' `main.py`, which is DeiT's.
+"""LSNet on ImageNet-1K; the authors' `main.py` builds on DeiT's.
 
 Adaptive gradient clipping, repeated augmentation, no drop path. Without a teacher the networks have
 one head; with one they learn the teacher's class in a second head, and the two are averaged.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seewide.recipes._recipe import Recipe
+from seewide.recipes._convnext import AUGMENT
+from seewide.recipes._recipe import Family, Recipe, Table, changed
 
 _IN1K = Recipe(
     smoke_model="lsnet_t",
-    rand_augment="rand-m9-mstd0.5-inc1",
-    color_jitter=0.4,
-    erase=0.25,
-    mixup=0.8,
-    cutmix=1.0,
+    options=AUGMENT,
+    smoke_options={"image_size": 32},
+    dataset="ImageNet-1K",
     repeated_augment=3,
     epochs=300,
     batch_size=2048,
@@ -28,76 +27,39 @@ _IN1K = Recipe(
     warmup_lr=1e-6,
     weight_decay=0.025,
     clip_adaptive=0.02,
-    label_smoothing=0.1,
     ema_decay=0.99996,
+    source="arXiv 2503.23135, Section 4.1; main.py and README of the authors",
+    hardware="8 GPUs x 256",
+)
+_DISTILL = changed(
+    _IN1K,
+    task="distillation",
+    smoke_model="lsnet_t_distill",
+    options={"teacher": "regnety_160.deit_in1k", "distill": "hard", "distill_alpha": 0.5},
+    smoke_options={"image_size": 32, "teacher": "test_resnet"},
 )
 
-
-def _distilled(recipe: Recipe) -> Recipe:
-    return replace(
-        recipe,
-        model=f"{recipe.model}_distill",
-        smoke_model="lsnet_t_distill",
-        teacher="regnety_160.deit_in1k",
-        distill="hard",
-        distill_alpha=0.5,
-        distill_tau=1.0,
-    )
-
-
-def lsnet_t_in1k() -> Recipe:
-    """LSNet-T, 11.4 M parameters: 74.9 top-1; 8 GPUs x 256.
-
-    seewide train lsnet_t_in1k --data IMAGENET
-    """
-    return replace(_IN1K, model="lsnet_t")
-
-
-def lsnet_s_in1k() -> Recipe:
-    """LSNet-S, 16.1 M parameters: 77.8 top-1; 8 GPUs x 256.
-
-    seewide train lsnet_s_in1k --data IMAGENET
-    """
-    return replace(_IN1K, model="lsnet_s")
-
-
-def lsnet_b_in1k() -> Recipe:
-    """LSNet-B, 23.2 M parameters, twice the weight decay: 80.3 top-1; 8 GPUs x 256.
-
-    seewide train lsnet_b_in1k --data IMAGENET
-    """
-    return replace(_IN1K, model="lsnet_b", weight_decay=0.05)
-
-
-def lsnet_t_distill_in1k() -> Recipe:
-    """LSNet-T, taught by RegNetY-16GF: 76.1 top-1; 8 GPUs x 256.
-
-    seewide train lsnet_t_distill_in1k --data IMAGENET
-    """
-    return _distilled(lsnet_t_in1k())
-
-
-def lsnet_s_distill_in1k() -> Recipe:
-    """LSNet-S, taught by RegNetY-16GF: 79.0 top-1; 8 GPUs x 256.
-
-    seewide train lsnet_s_distill_in1k --data IMAGENET
-    """
-    return _distilled(lsnet_s_in1k())
-
-
-def lsnet_b_distill_in1k() -> Recipe:
-    """LSNet-B, taught by RegNetY-16GF: 81.6 top-1; 8 GPUs x 256.
-
-    seewide train lsnet_b_distill_in1k --data IMAGENET
-    """
-    return _distilled(lsnet_b_in1k())
-
-
-RECIPES = (
-    lsnet_t_in1k,
-    lsnet_s_in1k,
-    lsnet_b_in1k,
-    lsnet_t_distill_in1k,
-    lsnet_s_distill_in1k,
-    lsnet_b_distill_in1k,
+FAMILY = Family(
+    "LSNet on ImageNet-1K",
+    (
+        Table(
+            _IN1K,
+            "recipe model weight_decay expected.top1",
+            ("lsnet_t_in1k", "lsnet_t", 0.025, 74.9),
+            ("lsnet_s_in1k", "lsnet_s", 0.025, 77.8),
+            ("lsnet_b_in1k", "lsnet_b", 0.05, 80.3),
+        ),
+        Table(
+            _DISTILL,
+            "recipe model weight_decay expected.top1",
+            ("lsnet_t_distill_in1k", "lsnet_t_distill", 0.025, 76.1),
+            ("lsnet_s_distill_in1k", "lsnet_s_distill", 0.025, 79.0),
+            ("lsnet_b_distill_in1k", "lsnet_b_distill", 0.05, 81.6),
+        ),
+        Table(
+            replace(_IN1K, epochs=100, source="arXiv 2503.23135, Tables 5 to 8"),
+            "recipe model note",
+            ("lsnet_t_100e", "lsnet_t", "The length of the paper's ablation runs."),
+        ),
+    ),
 )
