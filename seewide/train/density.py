@@ -50,7 +50,7 @@ class LayerDensity:
 
 @dataclass(frozen=True)
 class DensityReport:
-    """All masked weights, and the network's parameters and multiply-adds for an input of `image`."""
+    """All masked weights; parameters and multiply-adds of the network for an input of `image`."""
 
     image: tuple[int, ...]
     layers: tuple[LayerDensity, ...]

@@ -1,4 +1,4 @@
-"""Optimizer steps whose loss or gradient is NaN or infinite: skip them, or stop and save the batch."""
+"""Optimizer steps with a NaN or infinite loss or gradient: skip them, or stop."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Predictor:
         self._transform = self.task.transform(False, self.info.preprocess)
 
     def __call__(self, path: str | Path) -> Iterator[Prediction]:
-        """One prediction for each sample of a file; a single one with an error if it is unreadable."""
+        """A prediction for each sample of a file; if it cannot be read, one with an error."""
         path = Path(path)
         try:
             for sample in self.task.read(path):

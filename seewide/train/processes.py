@@ -44,7 +44,7 @@ def launched_rank() -> int:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How a recipe's batch is made: on each of `ranks` processes `micro_batches` of `device_batch`."""
+    """How a batch is made: `micro_batches` of `device_batch` samples on each of `ranks` processes."""
 
     device_batch: int
     ranks: int

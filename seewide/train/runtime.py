@@ -28,15 +28,15 @@ class Runtime:
     )
     workers: int = option(
         -1,
-        "Worker processes that read samples, per training process (-1: half of the CPUs, at most 8, "
-        "and none for data in memory).",
+        "Worker processes that read samples, per training process (-1: half of the CPUs, at most "
+        "8, and none for data in memory).",
         least=-1,
         may_change=True,
         flag=True,
     )
     amp: str = option(
         "auto",
-        "Mixed precision. auto: bf16 on CUDA (fp16 where bf16 is not supported), float32 elsewhere.",
+        "Mixed precision. auto: bf16 on CUDA (fp16 where there is no bf16), float32 elsewhere.",
         choices=AMP,
         flag=True,
     )
@@ -54,8 +54,8 @@ class Runtime:
     )
     grad_checkpointing: bool = option(
         False,
-        "Recompute activations in the backward pass (saves memory, slower; batch norm statistics are "
-        "then updated twice per step, as in timm).",
+        "Recompute activations in the backward pass (saves memory, slower; batch norm statistics "
+        "are then updated twice per step, as in timm).",
         may_change=True,
         flag=True,
     )
@@ -82,7 +82,7 @@ class Runtime:
     )
     broken: float = option(
         0.01,
-        "Fraction of the samples that may be unreadable; they are skipped and listed in broken.txt.",
+        "Fraction of the samples that may be unreadable; these are skipped, see broken.txt.",
         least=0,
         most=1,
         may_change=True,

@@ -47,7 +47,8 @@ class DynamicSparsity:
         model: the module itself, not DDP around it, whose parameter names differ.
         sparsity: fraction of all masked weights that is zero, at least 0 and below 1.
         total_steps: optimizer steps of the run, over which the pruning rate decreases.
-        prune_rate: initial fraction of a tensor's non-zero weights that is pruned at a time; 0: fixed masks.
+        prune_rate: initial fraction of a tensor's non-zero weights that is pruned at a time; 0:
+            fixed masks.
         prune_every: optimizer steps between changes of the masks.
         growth: `random` or `gradient`.
         only: patterns of parameter names, as `*.large.conv.weight`; empty: all weights of
@@ -89,8 +90,8 @@ class DynamicSparsity:
         sharded = [name for name, weight in self.weights.items() if isinstance(weight, DTensor)]
         if sharded:
             raise InputError(
-                f"dynamic sparsity needs the full weights, and FSDP has sharded {sharded[0]}; train "
-                "without --shard"
+                "dynamic sparsity needs the full weights, and FSDP has sharded "
+                f"{sharded[0]}; train without --shard"
             )
         self.masks = {
             name: torch.ones_like(w, dtype=torch.bool) for name, w in self.weights.items()
@@ -190,8 +191,8 @@ class DynamicSparsity:
             raise InputError("the masks of the checkpoint are those of another network")
         if state["nonzero"] != self.nonzero:
             raise InputError(
-                f"the checkpoint's masks have {state['nonzero']:,} non-zero weights, and a sparsity of "
-                f"{self.sparsity:g} has {self.nonzero:,}"
+                f"the checkpoint's masks have {state['nonzero']:,} non-zero weights, and a sparsity "
+                f"of {self.sparsity:g} has {self.nonzero:,}"
             )
         for name, mask in masks.items():
             self.masks[name].copy_(mask)
