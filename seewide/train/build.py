@@ -77,8 +77,8 @@ def build_backbone(
         raise InputError(f"could not build {name}: {reason}") from error
 
 
-def init_by_fan_in(backbone: nn.Module, head: Iterable[nn.Module] = ()) -> None:
-    """Initialize convolutions and linear layers except `head` with std 1 / sqrt(fan-in).
+def init_by_fan_in(backbone: nn.Module) -> None:
+    """Initialize convolutions and linear layers except the classifier with std 1 / sqrt(fan-in).
 
     The papers' 0.02 suits wide networks and hundreds of epochs. In 40 channels it makes the input
     of a GELU so small that the network is linear for its first hundreds of steps. Networks with
@@ -87,7 +87,7 @@ def init_by_fan_in(backbone: nn.Module, head: Iterable[nn.Module] = ()) -> None:
     """
     if not any(isinstance(module, nn.LayerNorm) for module in backbone.modules()):
         return
-    skipped = set(head)
+    skipped = classifiers_of(backbone)
     for module in backbone.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in skipped:
             trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)

@@ -271,7 +271,7 @@ class Run:
         batches = self.feed.batches(epoch, first)
         result = None
         for number in range(first, last):
-            result = self.trainer.step(epoch, number, batches, bool(self.stop_request.signal))
+            result = self.trainer.step(epoch, number, batches, self.stop_request.is_set)
             if not self.trainer.guard.should_continue(result.finite):
                 self.stop_for_nonfinite(epoch, number, result)
             self.position.add(result)

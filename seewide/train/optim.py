@@ -183,7 +183,7 @@ class Schedule:
             self._peaks = [group["lr"] for group in optimizer.param_groups]
 
     def set(self, done: int) -> float:
-        """Set the learning rate of the step after `done` ones; returns that of the fastest group."""
+        """Set the learning rate of the step after `done` ones; returns the largest."""
         if self.scheduler is not None:
             self.scheduler.step_update(done)
         else:

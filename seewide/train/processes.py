@@ -44,7 +44,7 @@ def launched_rank() -> int:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How a batch is made: `micro_batches` of `device_batch` samples on each of `ranks` processes."""
+    """How a batch is made: `micro_batches` of `device_batch` samples on each process."""
 
     device_batch: int
     ranks: int

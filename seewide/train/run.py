@@ -104,10 +104,10 @@ def fit(
     )
     # The main process decides for all: the others may find what it has just written.
     folder, exists = processes.broadcast_from_main(_folder(out, f"{name}-{splits.short}"))
+    if exists:
+        _check_same_run(folder, config)
+    run = _prepare(config, folder, splits, learned, network, processes, console)
     with _lock(folder, processes):
-        if exists:
-            _check_same_run(folder, config)
-        run = _prepare(config, folder, splits, learned, network, processes, console)
         if exists:
             _restore(run, *load_state(folder))
         else:
@@ -236,7 +236,7 @@ def _initial_model(
             name, options, layer_scale=recipe.layer_scale, pretrained=runtime.pretrained, **shape
         )
         if recipe.fan_in_init and not runtime.pretrained:
-            init_by_fan_in(backbone, classifiers_of(backbone))
+            init_by_fan_in(backbone)
     if recipe.head_init_scale != 1:
         with torch.no_grad():
             for classifier in classifiers_of(backbone):

@@ -51,5 +51,9 @@ class StopRequest:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
+    def is_set(self) -> bool:
+        """Whether the process got one of the signals."""
+        return bool(self.signal)
+
     def _request(self, number: int, frame: object) -> None:
         self.signal = number

@@ -191,8 +191,8 @@ class DynamicSparsity:
             raise InputError("the masks of the checkpoint are those of another network")
         if state["nonzero"] != self.nonzero:
             raise InputError(
-                f"the checkpoint's masks have {state['nonzero']:,} non-zero weights, and a sparsity "
-                f"of {self.sparsity:g} has {self.nonzero:,}"
+                f"the checkpoint's masks have {state['nonzero']:,} non-zero weights, and a "
+                f"sparsity of {self.sparsity:g} has {self.nonzero:,}"
             )
         for name, mask in masks.items():
             self.masks[name].copy_(mask)

@@ -86,6 +86,6 @@ def _lower(layer: Strided, stride: int) -> None:
     size = layer.kernel_size[0]
     if layer.padding == (0, 0) and size == layer.stride[0]:
         # Adjacent patches now overlap, and start outside, so that the map has side / stride
-        # positions (or one more, which the next halving drops, where half the padding is not an integer).
+        # positions (or one more, which the next halving drops).
         layer.padding = ((size - stride + 1) // 2,) * 2
     layer.stride = (stride, stride)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,10 +150,16 @@ class Trainer:
         if self.ema is not None:
             self.ema.set(self.model)
 
-    def step(self, epoch: int, number: int, batches: Batches, stop: bool = False) -> StepResult:
+    def step(
+        self,
+        epoch: int,
+        number: int,
+        batches: Batches,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> StepResult:
         """All micro-batches of step `number` (from 0) of an epoch, and the optimizer's step.
 
-        `stop` says whether this process was asked to stop; the result, whether any was.
+        `stop()` says whether this process was asked to stop; the result, whether any was.
         """
         done = (epoch - 1) * self.steps_per_epoch + number
         lr = self.schedule.set(done)
@@ -164,7 +170,7 @@ class Trainer:
         ]
         sums = {key: _sum(result[key] for result in results) for key in results[0]}
         # One exchange between the processes, and one wait for the device.
-        totals = self.processes.total([*_numbers(sums.values()), float(stop)])
+        totals = self.processes.total([*_numbers(sums.values()), float(stop())])
         means = dict(zip(sums, totals, strict=False))
         weight = means.pop("weight")
         means = {key: value / weight if weight else 0.0 for key, value in means.items()}

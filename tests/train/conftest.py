@@ -9,8 +9,8 @@ from tiny import SMALL, paint
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    return paint(tmp_path / "pictures")
+def images(tmp_path):
+    return paint(tmp_path / "images")
 
 
 @pytest.fixture

@@ -44,38 +44,38 @@ def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[tupl
     return [(p.returncode, *words) for p, words in zip(processes, said, strict=True)]
 
 
-def fits(ranks: int, pictures: Path, runs: list[dict]) -> None:
+def fits(ranks: int, images: Path, runs: list[dict]) -> None:
     """Train one run after the other in float64 on so many processes.
 
     Each is the arguments of `fit`, and `stop`: (epoch, update) in which the last process gets
     SIGTERM.
     """
-    done = finish(start(ranks, [HERE / "launch.py", pictures, json.dumps(runs)]))
+    done = finish(start(ranks, [HERE / "launch.py", images, json.dumps(runs)]))
     for code, _, complaint in done:
         assert code == 0, complaint
 
 
-def main(pictures: str, runs: str) -> None:
+def main(images: str, runs: str) -> None:
     import torch
     from rich.console import Console
 
     from seewide.recipes import Recipe
-    from seewide.train import Terminated, fit, learner
+    from seewide.train import Terminated, fit, step
 
     torch.set_default_dtype(torch.float64)
-    update = learner.Learner.update
+    original = step.Trainer.step
     for run in json.loads(runs):
         stop = run.pop("stop", None)
 
-        def maybe(self, epoch, number, images, stop=stop):
-            if stop == [epoch, number] and self.engine.rank == self.engine.ranks - 1:
+        def maybe(self, epoch, number, batches, stopping, stop=stop):
+            if stop == [epoch, number] and self.processes.rank == self.processes.ranks - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return update(self, epoch, number, images)
+            return original(self, epoch, number, batches, stopping)
 
-        learner.Learner.update = maybe
+        step.Trainer.step = maybe
         recipe = Recipe(**run.pop("recipe"))
         try:
-            fit(data=pictures, recipe=recipe, workers=0, console=Console(quiet=True), **run)
+            fit(data=images, recipe=recipe, workers=0, console=Console(quiet=True), **run)
         except Terminated:
             assert stop
 

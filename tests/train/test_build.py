@@ -6,13 +6,13 @@ import pytest
 import timm
 import torch
 
-from seewide.train.build import draw_by_fan_in
+from seewide.train.build import init_by_fan_in
 
 
 def test_fan_in():
     model = timm.create_model("unireplknet_a", num_classes=3)
     head = model.get_classifier().weight.clone()
-    draw_by_fan_in(model)
+    init_by_fan_in(model)
     assert torch.equal(model.get_classifier().weight, head)
     linear = model.stages[2].blocks[0].fc1
     assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.1)
@@ -22,5 +22,5 @@ def test_fan_in():
 def test_networks_of_batch_norm_alone_keep_theirs(name):
     model = timm.create_model(name, num_classes=3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    draw_by_fan_in(model)
+    init_by_fan_in(model)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

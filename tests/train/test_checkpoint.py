@@ -17,20 +17,27 @@ from safetensors.torch import save_file
 from tiny import SMALL, paint
 
 from seewide.errors import InputError
+from seewide.preprocess import Preprocess
 from seewide.train import fit, load_run, resume
-from seewide.train.checkpoint import RunConfig, RunInfo, load_last, save_tensors, save_weights
+from seewide.train.checkpoint import RunConfig, WeightsInfo, load_state, save_tensors, save_weights
 
-ANY = RunInfo(
-    model=tiny.NAME, num_classes=3, class_names=("blue", "green", "red"), image_size=32,
-    interpolation="bicubic", crop_pct=1.0, crop_mode="center", mean=(0.5,) * 3, std=(0.5,) * 3,
-    epoch=1, top1=0.0, data="",
-)  # fmt: skip
+ANY = WeightsInfo(
+    model=tiny.NAME,
+    task="classification",
+    options={},
+    facts={"class_names": ["blue", "green", "red"]},
+    preprocess=Preprocess(image_size=32, crop_pct=1.0).to_dict(),
+    backbone={},
+    epoch=1,
+    score=0.0,
+    data="",
+)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    fit(tiny.NAME, paint(folder / "pictures"), SMALL, folder / "run", workers=0,
+    fit(tiny.NAME, paint(folder / "images"), SMALL, folder / "run", workers=0,
         console=Console(quiet=True))  # fmt: skip
     return folder / "run"
 
@@ -55,28 +62,29 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_run_folder_holds_six_files(run):
-    lines = {"metrics.jsonl", "updates.jsonl"}
-    names = {"config.json", "curves.png", "best.safetensors", "last.pt"}
+def test_files_of_a_run_folder(run):
+    lines = {"metrics.jsonl", "steps.jsonl"}
+    names = {"config.json", "curves.png", "best.safetensors", "last.pt", "previous.pt", "run.lock"}
     assert {path.name for path in run.iterdir()} == names | lines
 
 
 def test_the_configuration_is_exact(run):
     config = RunConfig.load(run)
     assert config.recipe == SMALL
-    assert config.class_names == ("blue", "green", "red")
-    assert config.mean == (0.5, 0.5, 0.5)
-    assert config.std == (0.25, 0.25, 0.25)
+    assert config.facts == {"class_names": ["blue", "green", "red"]}
+    assert config.preprocess["mean"] == [0.5, 0.5, 0.5]
+    assert config.preprocess["std"] == [0.25, 0.25, 0.25]
     assert set(config.versions) == {"seewide", "torch", "timm"}
-    assert json.loads((run / "config.json").read_text())["recipe"]["mixup"] == SMALL.mixup
+    assert json.loads((run / "config.json").read_text())["recipe"]["options"] == SMALL.options
 
 
 def test_the_weights_travel_alone(run, tmp_path):
     alone = tmp_path / "elsewhere.safetensors"
     shutil.copy(run / "best.safetensors", alone)
-    model, info = load_run(alone)
-    assert info.class_names == ("blue", "green", "red")
-    assert (info.model, info.image_size, info.crop_pct) == (tiny.NAME, 32, 1.0)
+    model, task, info = load_run(alone)
+    assert info.facts == {"class_names": ["blue", "green", "red"]}
+    assert (info.model, task.options.image_size) == (tiny.NAME, 32)
+    assert info.preprocess["crop_pct"] == 1.0
     with safe_open(alone, "pt") as file:
         assert set(file.keys()) == set(model.state_dict())
 
@@ -85,14 +93,14 @@ def test_last_is_plain_data(run):
     state = torch.load(run / "last.pt", weights_only=True)
     assert state["epoch"] == len(state["history"]) == SMALL.epochs
     parts = {"model", "ema", "optimizer", "scaler", "sparsity"}
-    assert set(state) == {"epoch", "place", "history"} | parts
+    assert set(state) == {"epoch", "position", "history", "checksum"} | parts
 
 
 @pytest.mark.parametrize(
     "save",
     [
         lambda run: save_weights(run / "best.safetensors", load_run(run)[0].state_dict(), ANY),
-        lambda run: save_tensors(run / "last.pt", load_last(run)),
+        lambda run: save_tensors(run / "last.pt", load_state(run)[0]),
     ],
     ids=["best", "last"],
 )
@@ -106,19 +114,19 @@ def test_a_full_disk_keeps_what_was_there(run, save):
 
 def test_a_disk_that_fills_in_training_costs_the_epoch_only(run, monkeypatch):
     """Back to after epoch 1, the disk full in epoch 2, and on when there is room again."""
-    state = load_last(run)
+    state = load_state(run)[0]
     finished = {key: value.clone() for key, value in state["model"].items()}
     fresh = run.parent / "fresh"
     data = RunConfig.load(run).data
     quiet = Console(quiet=True)
-    sentence = r"could not write .*; the checkpoint before it is kept"
+    sentence = r"could not write .*; the previous checkpoint is intact"
     with pytest.raises(InputError, match=sentence), _full_after_epoch(1, monkeypatch):
         fit(tiny.NAME, data, SMALL, fresh, workers=0, console=quiet)
     monkeypatch.undo()
-    assert load_last(fresh)["epoch"] == 1
+    assert load_state(fresh)[0]["epoch"] == 1
     assert not [path.name for path in fresh.iterdir() if path.name.startswith(".writing")]
     resume(fresh, console=quiet)
-    for key, value in load_last(fresh)["model"].items():
+    for key, value in load_state(fresh)[0]["model"].items():
         assert torch.equal(value, finished[key]), key
 
 
@@ -155,5 +163,5 @@ def test_foreign_weights_and_foreign_places(run, tmp_path):
         load_run(tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="there is no run"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         load_run(tmp_path)

@@ -1,7 +1,8 @@
-"""Distillation: what the teacher is shown, what each head learns, which teachers are refused."""
+"""Distillation: what the teacher sees, what each head learns, which teachers are refused."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,18 +10,43 @@ import timm
 import tiny
 import torch
 import torch.nn.functional as F
-from seewide.train.distillation import load_teacher, make_task
 from torch import nn
 
 from seewide import InputError
 from seewide.models import LSNet
-from seewide.tasks.classification import Classification
-from seewide.tasks.distillation import Distillation, Teacher
-from seewide.train import distillation, fit
+from seewide.tasks import TrainingContext
+from seewide.tasks.distillation import Distillation, DistillationOptions, Teacher, load_teacher
+from seewide.train import fit
+from seewide.train.evaluate import load_for_task
 
 HALF = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 OTHER = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-NAMES = ("blue", "green", "red")
+NAMES = ["blue", "green", "red"]
+
+
+def context(names=NAMES, size: int = 32) -> TrainingContext:
+    """That of a run whose images are normalized with HALF."""
+    preprocess = {
+        "image_size": size, "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
+        "mean": list(HALF[0]), "std": list(HALF[1]),
+    }  # fmt: skip
+    device = torch.device("cpu")
+    return TrainingContext({"class_names": list(names)}, preprocess, device, 4, load_for_task)
+
+
+def make_task(student: nn.Module, teacher: Teacher, **options) -> Distillation:
+    """A task whose teacher is given."""
+    task = Distillation(DistillationOptions(**{"label_smoothing": 0.0, **options}))
+    task.build(student, {"class_names": NAMES})
+    task._teacher = teacher
+    if isinstance(student.get_classifier(), tuple):
+        student.set_distilled_training(True)
+    return task
+
+
+def mean_loss(task: Distillation, student: nn.Module, x_NCHW, y_N) -> torch.Tensor:
+    result = task.loss(student, {"image": x_NCHW, "label": y_N})
+    return result["loss"] / result["weight"]
 
 
 class Linear(nn.Module):
@@ -49,18 +75,18 @@ def batch(count: int = 6):
 
 
 @pytest.fixture(autouse=True)
-def chance():
+def seed():
     torch.manual_seed(0)
 
 
-def test_the_teacher_sees_pictures_in_its_own_normalization():
+def test_the_teacher_sees_images_in_its_own_normalization():
     model = Linear()
-    picture_N3HW = torch.rand(2, 3, 8, 8)
+    image_N3HW = torch.rand(2, 3, 8, 8)
     shown, own = (
-        (picture_N3HW - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        (image_N3HW - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
         for mean, std in (HALF, OTHER)
     )
-    torch.testing.assert_close(Teacher(model, "linear", HALF, OTHER)(shown), model(own))
+    torch.testing.assert_close(Teacher(model, HALF, OTHER)(shown), model(own))
 
 
 def test_a_teacher_of_one_size_gets_that_size():
@@ -71,50 +97,50 @@ def test_a_teacher_of_one_size_gets_that_size():
             sizes.append(tuple(x_NCHW.shape[-2:]))
             return x_NCHW.mean((2, 3))
 
-    Teacher(Seeing(), "seeing", HALF, HALF, size=12)(torch.randn(1, 3, 8, 8))
-    Teacher(Seeing(), "seeing", HALF, HALF)(torch.randn(1, 3, 8, 8))
+    Teacher(Seeing(), HALF, HALF, size=12)(torch.randn(1, 3, 8, 8))
+    Teacher(Seeing(), HALF, HALF)(torch.randn(1, 3, 8, 8))
     assert sizes == [(12, 12), (8, 8)]
 
 
-def test_the_teacher_neither_learns_nor_travels():
-    teacher = Teacher(timm.create_model("test_resnet", num_classes=3), "test_resnet", HALF, HALF)
+def test_the_teacher_is_frozen():
+    teacher = Teacher(timm.create_model("test_resnet", num_classes=3), HALF, HALF)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     student = Linear()
-    task = Distillation(student, 3, teacher).train()
+    task = make_task(student.train(), teacher)
     x_NCHW = torch.randn(4, 3, 32, 32)
-    task(x_NCHW, torch.tensor([0, 1, 2, 0])).backward()
+    mean_loss(task, student, x_NCHW, torch.tensor([0, 1, 2, 0])).backward()
     assert not teacher.train().training
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in teacher.parameters())
-    assert task.state_dict().keys() == Classification(student, 3).state_dict().keys()
 
 
 @pytest.mark.parametrize("heads", [1, 2])
 def test_the_loss_is_the_formula(heads):
     student, teacher = Linear(heads), Linear()
     x_NCHW, y_N = batch()
-    taught = Teacher(teacher, "linear", HALF, HALF)
+    wrapped = Teacher(teacher, HALF, HALF)
     outputs = [head(x_NCHW.mean((2, 3))) for head in student.heads]
     t = teacher(x_NCHW)
-    hard = Distillation(student, 3, taught, kind="hard", alpha=0.3)
+    hard = make_task(student, wrapped, distill="hard", distill_alpha=0.3)
     expected = 0.7 * F.cross_entropy(outputs[0], y_N)
     expected = expected + 0.3 * F.cross_entropy(outputs[-1], t.argmax(1))
-    torch.testing.assert_close(hard(x_NCHW, y_N), expected)
-    soft = Distillation(student, 3, taught, kind="soft", alpha=0.3, tau=4.0)
+    torch.testing.assert_close(mean_loss(hard, student, x_NCHW, y_N), expected)
+    soft = make_task(student, wrapped, distill="soft", distill_alpha=0.3, distill_tau=4.0)
     p, q = (t / 4).softmax(1), (outputs[-1] / 4).softmax(1)
     divergence = (p * (p.log() - q.log())).sum(1).mean()
     expected = 0.7 * F.cross_entropy(outputs[0], y_N) + 0.3 * 16 * divergence
-    torch.testing.assert_close(soft(x_NCHW, y_N), expected)
+    torch.testing.assert_close(mean_loss(soft, student, x_NCHW, y_N), expected)
 
 
-def test_each_head_of_lsnet_has_its_own_lesson():
+def test_each_head_of_lsnet_learns_from_its_own_target():
     student = LSNet(num_classes=3, dims=(16, 24, 32, 40), depths=(0, 1, 1, 1), distilled=True)
-    teacher = Teacher(Linear(), "linear", HALF, HALF)
+    teacher = Teacher(Linear(), HALF, HALF)
     heads = student.get_classifier()
     for alpha, learning in ((0.0, 0), (1.0, 1)):
         student.zero_grad()
-        task = Distillation(student, 3, teacher, alpha=alpha).train()
-        task(torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])).backward()
+        task = make_task(student.train(), teacher, distill_alpha=alpha)
+        x_NCHW, y_N = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+        mean_loss(task, student, x_NCHW, y_N).backward()
         sizes = [float(sum(p.grad.abs().sum() for p in head.parameters())) for head in heads]
         assert sizes[learning] > 0
         assert sizes[1 - learning] == 0
@@ -122,75 +148,73 @@ def test_each_head_of_lsnet_has_its_own_lesson():
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
-def test_a_student_without_labels_comes_to_say_what_its_teacher_says(kind):
+def test_distillation_learns_without_labels(kind):
     student, teacher = Linear(), Linear()
-    task = Distillation(student, 3, Teacher(teacher, "linear", HALF, HALF), kind=kind, alpha=1.0)
+    wrapped = Teacher(teacher, HALF, HALF)
+    task = make_task(student, wrapped, distill=kind, distill_alpha=1.0)
     x_NCHW = 3 * torch.randn(60, 3, 1, 1)
     optimizer = torch.optim.Adam(student.parameters(), lr=0.1)
     before = (student(x_NCHW).argmax(1) == teacher(x_NCHW).argmax(1)).float().mean()
     for _ in range(60):
         optimizer.zero_grad()
-        task(x_NCHW.clone(), torch.zeros(60, dtype=torch.long)).backward()
+        mean_loss(task, student, x_NCHW.clone(), torch.zeros(60).long()).backward()
         optimizer.step()
     after = (student(x_NCHW).argmax(1) == teacher(x_NCHW).argmax(1)).float().mean()
     assert before < 0.8
     assert after > 0.95
 
 
-def test_under_autocast_and_with_mixed_pictures():
-    teacher = Teacher(timm.create_model("test_resnet", num_classes=3), "test_resnet", HALF, HALF)
-    task = Distillation(Linear(2), 3, teacher, kind="soft", tau=2.0, mixup=0.8, cutmix=1.0)
+def test_autocast_and_mixup():
+    teacher = Teacher(timm.create_model("test_resnet", num_classes=3), HALF, HALF)
+    student = Linear(2)
+    task = make_task(student, teacher, distill="soft", distill_tau=2.0, mixup=0.8, cutmix=1.0)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = task(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0]))
+        x_NCHW, y_N = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+        loss = mean_loss(task, student, x_NCHW, y_N)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.isfinite()
 
 
-def test_a_recipe_makes_its_task():
-    student = Linear()
-    plain = make_task(student, tiny.SMALL, NAMES, HALF)
-    assert type(plain) is Classification
-    recipe = replace(tiny.SMALL, teacher="test_resnet", distill="soft", distill_tau=3.0)
-    task = make_task(student, recipe, NAMES, HALF)
-    assert (task.kind, task.alpha, task.tau) == ("soft", 0.5, 3.0)
-    assert task(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])).isfinite()
-
-
 def test_teachers_of_timm(monkeypatch):
-    teacher = load_teacher("test_vit", NAMES, 32, HALF)  # built for 160 px alone
+    teacher = load_teacher("test_vit", context())  # built for 160 px alone
     assert teacher(torch.randn(1, 3, 32, 32)).shape == (1, 3)
-    assert str(teacher) == "test_vit, pictures of 160 px"
+    assert teacher.size == 160
     with pytest.raises(InputError, match="unknown model 'test_resnett'; did you mean test_resnet"):
-        load_teacher("test_resnett", NAMES, 32, HALF)
+        load_teacher("test_resnett", context())
     learned = timm.create_model("test_resnet", num_classes=1000)
-    monkeypatch.setattr(distillation, "build_model", lambda *_, **__: learned)  # no download
-    with pytest.raises(InputError, match=r"r160_in1k knows 1000 classes and the data has 3"):
-        load_teacher("test_resnet.r160_in1k", NAMES, 32, HALF)
+    module = sys.modules["seewide.train.evaluate"]
+    monkeypatch.setattr(module, "build_backbone", lambda *_, **__: learned)  # no download
+    with pytest.raises(InputError, match=r"r160_in1k has 1000 classes and the data has 3"):
+        load_teacher("test_resnet.r160_in1k", context())
 
 
-def test_a_run_teaches_its_own_classes(pictures, small, quiet, tmp_path):
+def test_a_run_as_teacher(images, small, quiet, tmp_path):
     recipe = replace(small, epochs=1)
-    run = fit(tiny.NAME, pictures, recipe, tmp_path / "run", console=quiet).folder
-    pupil = replace(recipe, teacher=str(run), distill="soft", distill_tau=2.0)
-    taught = fit(tiny.NAME, pictures, pupil, tmp_path / "pupil", console=quiet)
-    assert torch.tensor(taught.history[-1]["train_loss"]).isfinite()
-    teacher = load_teacher(str(run), NAMES, 32, HALF)
+    run = fit(tiny.NAME, images, recipe, tmp_path / "run", console=quiet).folder
+    distilled = tiny.change(
+        recipe, task="distillation", teacher=str(run), distill="soft", distill_tau=2.0
+    )
+    result = fit(tiny.NAME, images, distilled, tmp_path / "student", console=quiet)
+    row = result.history[-1]
+    parts = 0.5 * (row["train_label_loss"] + row["train_teacher_loss"])
+    assert row["train_loss"] == pytest.approx(parts, rel=1e-5)
+    teacher = load_teacher(str(run), context())
     assert teacher(torch.randn(2, 3, 32, 32)).shape == (2, 3)
     torch.testing.assert_close(teacher.scale_C11.flatten(), torch.ones(3))
     with pytest.raises(InputError, match=r"other classes \(blue, green, red\) than .* \(a, b, c, "):
-        load_teacher(str(run), ("a", "b", "c", "d"), 32, HALF)
+        load_teacher(str(run), context("abcd"))
 
 
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ({"kind": "medium"}, "unknown kind of distillation 'medium'"),
-        ({"alpha": 1.5}, "distillation takes alpha within 0..1 and tau above 0, got 1.5 and 1.0"),
-        ({"tau": 0.0}, "distillation takes alpha within 0..1 and tau above 0, got 0.5 and 0.0"),
+        ({"distill": "medium"}, "distill must be hard or soft, got 'medium'"),
+        ({"distill_alpha": 1.5}, "distill_alpha must be at least 0 and at most 1, got 1.5"),
+        ({"distill_tau": 0.0}, "distill_tau must be above 0, got 0.0"),
     ],
 )
 def test_settings_that_cannot_work(setting, sentence):
     with pytest.raises(InputError) as error:
-        Distillation(Linear(), 3, Teacher(Linear(), "linear", HALF, HALF), **setting)
+        DistillationOptions(**setting)
     assert str(error.value).startswith(sentence)

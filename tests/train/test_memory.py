@@ -28,21 +28,21 @@ def told(monkeypatch):
 
 
 def test_it_sets_all_three(told):
-    assert memory.keep_freed_memory()
+    assert memory.reuse_freed_memory()
     assert set(told) == {-1, -2, -3}
 
 
 def test_the_environment_goes_first(told, monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
-    assert not memory.keep_freed_memory()
+    assert not memory.reuse_freed_memory()
     assert not told
 
 
 def test_a_library_that_refuses_or_lacks_it(told, monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library(answer=0))
-    assert not memory.keep_freed_memory()
+    assert not memory.reuse_freed_memory()
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert not memory.keep_freed_memory()
+    assert not memory.reuse_freed_memory()
 
 
 @pytest.mark.skipif(
@@ -52,4 +52,4 @@ def test_glibc_takes_the_settings(monkeypatch):
     for key in list(memory.os.environ):
         if key.startswith("MALLOC_"):
             monkeypatch.delenv(key)
-    assert memory.keep_freed_memory()
+    assert memory.reuse_freed_memory()

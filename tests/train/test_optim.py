@@ -54,8 +54,8 @@ def test_the_authors_twelve_groups():
     assert {d for name, d in depth.items() if name.startswith("stages.3")} == {12}
     assert {d for name, d in depth.items() if name.startswith("head")} == {13}
     groups = parameter_groups(model, Recipe(layer_decay=0.8, layer_groups=12))
-    assert len({group["lr_scale"] for group in groups}) == 14
-    assert min(group["lr_scale"] for group in groups) == pytest.approx(0.8**13)
+    assert len({group.get("lr_scale", 1.0) for group in groups}) == 14
+    assert min(group.get("lr_scale", 1.0) for group in groups) == pytest.approx(0.8**13)
 
 
 def test_a_response_norm_is_decayed_and_other_vectors_are_not():
@@ -70,7 +70,7 @@ def test_a_response_norm_is_decayed_and_other_vectors_are_not():
                 assert (group["weight_decay"] > 0) == decayed, names[id(parameter)]
 
 
-def test_a_rate_for_so_many_pictures_scales_with_the_batch():
+def test_a_rate_for_so_many_images_scales_with_the_batch():
     recipe = Recipe(lr=1e-3, lr_batch=1024, batch_size=256)
     assert make_optimizer(torch.nn.Linear(2, 2), recipe).defaults["lr"] == 2.5e-4
     assert make_optimizer(torch.nn.Linear(2, 2), replace(recipe, lr_batch=0)).defaults["lr"] == 1e-3

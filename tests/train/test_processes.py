@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
 from launch import finish, fits, start
-from seewide.train.engine import Batch
-from tiny import SMALL, paint
+from tiny import SMALL, change, paint
 
 from seewide.errors import InputError
 from seewide.recipes import Recipe
 from seewide.train import fit, resume
-from seewide.train.checkpoint import load_last
+from seewide.train.checkpoint import load_state
+from seewide.train.processes import BatchShape
 
-# Everything that draws chance. Two pictures at once: four passes of one process, two of two.
-ALL = replace(SMALL, device_batch=2, epochs=2)
+# Everything that draws chance. Two images at once: four passes of one process, two of two.
+ALL = change(SMALL, device_batch=2, epochs=2)
 # In float64 sums in another order differ by 1e-15 of their terms. AdamW divides by the root of the
 # second moment, which makes much of that where gradients are near zero: 1e-9 leaves room.
 CLOSE = {"rtol": 1e-7, "atol": 1e-9}
@@ -28,11 +28,11 @@ CLOSE = {"rtol": 1e-7, "atol": 1e-9}
 def trained(tmp_path_factory):
     """The same run on two processes: to the end, stopped in epoch 2, and sharded."""
     folder = tmp_path_factory.mktemp("processes")
-    paint(folder / "pictures")
+    paint(folder / "images")
     run = {"model": "test_convnext", "recipe": asdict(ALL)}
     fits(
         2,
-        folder / "pictures",
+        folder / "images",
         [
             run | {"out": str(folder / "two")},
             run | {"out": str(folder / "stopped"), "stop": [2, 0]},
@@ -50,14 +50,14 @@ def alone(trained):
     """The run of one process, that accumulates."""
     from rich.console import Console
 
-    fit("test_convnext", trained / "pictures", ALL, trained / "one", workers=0,
+    fit("test_convnext", trained / "images", ALL, trained / "one", workers=0,
         console=Console(quiet=True))  # fmt: skip
     return trained / "one"
 
 
 def assert_close(one, other) -> None:
     """Weights, averages, moments and curves."""
-    ours, theirs = load_last(one), load_last(other)
+    ours, theirs = load_state(one)[0], load_state(other)[0]
     for part in ("model", "ema"):
         torch.testing.assert_close(ours[part], theirs[part], **CLOSE)
     moments = [
@@ -77,16 +77,16 @@ def test_two_processes_learn_what_one_does(trained, alone, run):
 @pytest.mark.parametrize("run", ["stopped", "sharded_stopped"])
 def test_a_checkpoint_of_two_processes_goes_on_with_one(trained, alone, quiet, run):
     """SIGTERM reached one of the two; both stopped at the same update."""
-    state = load_last(trained / run)
+    state = load_state(trained / run)[0]
     # The signal came in update 1 of epoch 2, which was still done.
-    assert (state["epoch"], state["place"]["update"]) == (1, 1)
+    assert (state["epoch"], state["position"]["step"]) == (1, 1)
     resume(trained / run, console=quiet)
     assert_close(trained / run, alone)
 
 
 def test_only_the_first_process_writes(trained):
-    names = {"metrics.jsonl", "updates.jsonl", "config.json", "curves.png", "best.safetensors",
-             "last.pt"}  # fmt: skip
+    names = {"metrics.jsonl", "steps.jsonl", "config.json", "curves.png", "best.safetensors",
+             "last.pt", "previous.pt", "run.lock"}  # fmt: skip
     assert {path.name for path in (trained / "two").iterdir()} == names
     assert len((trained / "two" / "metrics.jsonl").read_text().splitlines()) == ALL.epochs
 
@@ -102,21 +102,21 @@ def test_only_the_first_process_writes(trained):
     ],
 )
 def test_a_batch_is_what_the_recipe_says(batch_size, device_batch, ranks, made):
-    batch = Batch.of(Recipe(batch_size=batch_size, device_batch=device_batch), ranks)
-    assert (batch.device_batch, batch.ranks, batch.passes) == made
-    assert batch.device_batch * batch.ranks * batch.passes == batch_size
+    batch = BatchShape.of(Recipe(batch_size=batch_size, device_batch=device_batch), ranks)
+    assert (batch.device_batch, batch.ranks, batch.micro_batches) == made
+    assert batch.device_batch * batch.ranks * batch.micro_batches == batch_size
     assert str(batch).startswith(f"{batch_size} = {made[0]} per device x {made[1]} process")
 
 
 def test_a_batch_that_does_not_divide():
     with pytest.raises(InputError, match="batch size 10 does not divide among 4 processes"):
-        Batch.of(Recipe(batch_size=10), 4)
+        BatchShape.of(Recipe(batch_size=10), 4)
 
 
 @pytest.mark.slow
-def test_one_that_dies_ends_the_other_and_the_same_command_goes_on(tmp_path, pictures):
+def test_one_that_dies_ends_the_other_and_the_same_command_goes_on(tmp_path, images):
     run = tmp_path / "run"
-    words = ["-m", "seewide", "train", "test_convnext", "--data", pictures, "--out", run,
+    words = ["-m", "seewide", "train", "test_convnext", "--data", images, "--out", run,
              "--epochs", 1000, "--batch-size", 8, "--set", "layer_scale=0", "--workers", 0,
              "--image-size", 32]  # fmt: skip
     processes = start(2, words)
@@ -128,15 +128,15 @@ def test_one_that_dies_ends_the_other_and_the_same_command_goes_on(tmp_path, pic
     assert "another process has ended or does not answer" in complaint
     assert "Traceback" not in complaint
 
-    before = load_last(run)["epoch"]
+    before = load_state(run)[0]["epoch"]
     (process,) = start(1, words)
     lines = wait_for_epoch(before + 1, process)
     process.send_signal(signal.SIGTERM)
     ((code, said, complaint),) = finish([process])
-    assert code == 0, complaint
-    assert "going on after epoch" in lines
-    assert f"Go on with: seewide train --resume {run}" in said
-    assert load_last(run)["epoch"] > before
+    assert code == 143, complaint
+    assert "resuming after epoch" in lines
+    assert f"Resume with: seewide train --resume {run}" in said
+    assert load_state(run)[0]["epoch"] > before
 
 
 def wait_for(path, processes, seconds: float = 300) -> None:

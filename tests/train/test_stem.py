@@ -1,4 +1,4 @@
-"""The stride at which the stages begin, lowered for small pictures."""
+"""The stride at which the stages begin, lowered for small images."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def test_its_own_stride_changes_nothing():
         assert torch.equal(set_stem_stride(model, "test_convnext", 4)(x_1CHW), expected)
 
 
-def test_what_has_no_such_stem():
+def test_networks_without_stages_and_other_strides_are_refused():
     vit = timm.create_model("test_vit")
-    with pytest.raises(InputError, match="test_vit has no four stages"):
+    with pytest.raises(InputError, match="test_vit does not have four stages"):
         set_stem_stride(vit, "test_vit", 2)
     with pytest.raises(InputError, match="test_convnext must be one of 1, 2, 4, got 3"):
         set_stem_stride(timm.create_model("test_convnext"), "test_convnext", 3)
 
 
-def test_a_run_remembers_its_stem(tmp_path, pictures, quiet, small):
+def test_a_run_restores_its_stem_stride(tmp_path, images, quiet, small):
     recipe = replace(small, stem_stride=2, epochs=1)
-    fit("test_convnext", pictures, recipe, tmp_path / "run", workers=0, console=quiet)
-    model, info = load_run(tmp_path / "run")
-    assert info.stem_stride == 2
+    fit("test_convnext", images, recipe, tmp_path / "run", workers=0, console=quiet)
+    model, _, info = load_run(tmp_path / "run")
+    assert info.backbone == {"stem_stride": 2}
     assert model.stem[0].stride == (2, 2)
     resume(tmp_path / "run", console=quiet)

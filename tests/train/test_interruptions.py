@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,37 +16,39 @@ import tiny
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from seewide.train.surviving import MOST_SKIPS, Patience, Termination, Writer, snapshot
-from tiny import SMALL, paint
+from tiny import SMALL, change, make_recipe, paint
 
 from seewide.errors import InputError
-from seewide.recipes import Recipe
-from seewide.train import Terminated, fit, learner, resume
-from seewide.train.checkpoint import load_last
+from seewide.train import Terminated, fit, resume, step
+from seewide.train.checkpoint import load_state
+from seewide.train.nonfinite import MOST_SKIPS, NonFiniteGuard
+from seewide.train.runtime import Runtime
+from seewide.train.signals import StopRequest
+from seewide.train.writer import Writer, to_cpu_copy
 
 HERE = Path(__file__).parent
 # Nine updates an epoch, so that there is something within it.
-LONG = replace(SMALL, batch_size=2, device_batch=0, epochs=2)
-PLAIN = Recipe(
+LONG = change(SMALL, batch_size=2, device_batch=0, epochs=2)
+PLAIN = make_recipe(
     image_size=32, min_crop=1.0, flip=0.0, epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0.0
 )
 
 
-def at(monkeypatch, place: tuple[int, int], act):
-    """Have `act(images)` happen before the update (epoch, number); it may give other images."""
-    update = learner.Learner.update
+def before_step(monkeypatch, position: tuple[int, int], act):
+    """Call `act(batches)` before step (epoch, number); it may return other batches."""
+    original = step.Trainer.step
 
-    def acting(self, epoch, number, images):
-        if (epoch, number) == place:
-            images = act(images) or images
-        return update(self, epoch, number, images)
+    def acting(self, epoch, number, batches, stop=lambda: False):
+        if (epoch, number) == position:
+            batches = act(batches) or batches
+        return original(self, epoch, number, batches, stop)
 
-    monkeypatch.setattr(learner.Learner, "update", acting)
+    monkeypatch.setattr(step.Trainer, "step", acting)
 
 
 def assert_same(run, unbroken) -> None:
     """Weights, average and moments to the bit; curves but for their times."""
-    ours, theirs = load_last(run), load_last(unbroken)
+    ours, theirs = load_state(run)[0], load_state(unbroken)[0]
     for part in ("model", "ema"):
         for key, value in theirs[part].items():
             assert torch.equal(ours[part][key], value), key
@@ -63,19 +64,19 @@ def assert_same(run, unbroken) -> None:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
-    fit(tiny.NAME, paint(folder / "pictures"), LONG, folder / "run", workers=0,
+    fit(tiny.NAME, paint(folder / "images"), LONG, folder / "run", workers=0,
         console=Console(quiet=True))  # fmt: skip
     return folder
 
 
 def test_a_request_to_stop_saves_within_the_epoch(tmp_path, unbroken, quiet, monkeypatch):
-    run, data = tmp_path / "run", unbroken / "pictures"
+    run, data = tmp_path / "run", unbroken / "images"
     with monkeypatch.context() as patch:
-        at(patch, (2, 3), lambda images: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Terminated, match=rf"epoch 1, update 4 of 9.*--resume {run}"):
+        before_step(patch, (2, 3), lambda images: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Terminated, match=rf"epoch 1, step 4 of 9.*--resume {run}"):
             fit(tiny.NAME, data, LONG, run, workers=0, console=quiet)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert load_last(run)["place"]["update"] == 4
+    assert load_state(run)[0]["position"]["step"] == 4
     resume(run, workers=1, console=quiet)
     assert_same(run, unbroken / "run")
 
@@ -83,14 +84,16 @@ def test_a_request_to_stop_saves_within_the_epoch(tmp_path, unbroken, quiet, mon
 def test_a_stop_in_validation_goes_on_with_it(tmp_path, unbroken, quiet, monkeypatch):
     from seewide.train import loop
 
-    run, score = tmp_path / "run", loop.score
+    run, compute = tmp_path / "run", loop.compute_metric
     with monkeypatch.context() as patch:
         patch.setattr(
-            loop, "score", lambda *words: os.kill(os.getpid(), signal.SIGTERM) or score(*words)
+            loop,
+            "compute_metric",
+            lambda *words: os.kill(os.getpid(), signal.SIGTERM) or compute(*words),
         )
-        with pytest.raises(Terminated, match="epoch 0, update 9 of 9"):
-            fit(tiny.NAME, unbroken / "pictures", LONG, run, workers=0, console=quiet)
-    assert load_last(run)["history"] == []
+        with pytest.raises(Terminated, match="epoch 0, step 9 of 9"):
+            fit(tiny.NAME, unbroken / "images", LONG, run, workers=0, console=quiet)
+    assert load_state(run)[0]["history"] == []
     resume(run, console=quiet)
     assert_same(run, unbroken / "run")
 
@@ -102,16 +105,16 @@ def test_saving_within_an_epoch_loses_few_updates(tmp_path, unbroken, quiet, mon
         raise RuntimeError("the power is gone")
 
     with monkeypatch.context() as patch:
-        at(patch, (2, 7), fail)
+        before_step(patch, (2, 7), fail)
         with pytest.raises(RuntimeError, match="power"):
-            fit(tiny.NAME, unbroken / "pictures", LONG, run, workers=0, save_every=3,
+            fit(tiny.NAME, unbroken / "images", LONG, run, workers=0, save_every=3,
                 keep_every=1, console=quiet)  # fmt: skip
-    state = load_last(run)
-    assert (state["epoch"], state["place"]["update"]) == (1, 6)
+    state = load_state(run)[0]
+    assert (state["epoch"], state["position"]["step"]) == (1, 6)
     resume(run, console=quiet)
     assert_same(run, unbroken / "run")
     assert load_file(run / "epoch-1.safetensors").keys() == state["model"].keys()
-    weights, average = load_file(run / "epoch-2.safetensors"), load_last(run)["ema"]
+    weights, average = load_file(run / "epoch-2.safetensors"), load_state(run)[0]["ema"]
     for key, value in average.items():
         assert torch.equal(weights[key], value)
 
@@ -120,20 +123,20 @@ PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import tiny, torch
-from test_surviving import MANY
+from test_interruptions import MANY
 from seewide.train import fit
 torch.set_num_threads(1)
 fit(tiny.NAME, sys.argv[2], MANY, sys.argv[3], workers=0, save_every=1)
 """
-MANY = replace(LONG, epochs=16)  # 144 updates
+MANY = change(LONG, epochs=16)  # 144 updates
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments(tmp_path, pictures, quiet):
+def test_ten_kills_at_random_moments(tmp_path, images, quiet):
     """`kill -9` from outside, wherever it strikes; the same call goes on."""
-    fit(tiny.NAME, pictures, MANY, tmp_path / "unbroken", workers=0, console=quiet)
+    fit(tiny.NAME, images, MANY, tmp_path / "unbroken", workers=0, console=quiet)
     chance, run = np.random.default_rng(), tmp_path / "run"
-    words = [sys.executable, "-c", PROGRAM, str(HERE), str(pictures), str(run)]
+    words = [sys.executable, "-c", PROGRAM, str(HERE), str(images), str(run)]
     for _ in range(10):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         with process:
@@ -154,61 +157,59 @@ def written(run) -> float:
     return last.stat().st_mtime if last.exists() else 0.0
 
 
-def test_a_loss_that_is_no_number_keeps_its_pictures(tmp_path, pictures, quiet, monkeypatch):
-    def poison(images):
-        x_NCHW, y_N = next(images)
-        return iter([(x_NCHW * torch.nan, y_N)])
+def test_a_loss_that_is_no_number_keeps_its_images(tmp_path, images, quiet, monkeypatch):
+    def poison(batches):
+        batch = next(batches)
+        return iter([{**batch, "image": batch["image"] * torch.nan}])
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        at(patch, (1, 2), poison)
-        with pytest.raises(InputError, match=r"loss became nan in epoch 1, update 3: .*nan-0\.pt"):
-            fit("test_convnext", pictures, PLAIN, run, workers=0, console=quiet)
-    kept = torch.load(run / "nan-0.pt", weights_only=True)
-    assert (kept["epoch"], kept["update"], kept["x_NCHW"].shape) == (1, 2, (4, 3, 32, 32))
-    # They are the pictures of the third update, as they were read.
+        before_step(patch, (1, 2), poison)
+        with pytest.raises(InputError, match=r"loss became nan in epoch 1, step 3: .*nan-0\.pt"):
+            fit("test_convnext", images, PLAIN, run, workers=0, console=quiet)
+    saved = torch.load(run / "nan-0.pt", weights_only=True)
+    assert (saved["epoch"], saved["step"], saved["batch"]["image"].shape) == (1, 2, (4, 3, 32, 32))
+    # They are the images of the third update, as they were read.
     seen = {}
     with monkeypatch.context() as patch:
-        update = learner.Learner.update
+        original = step.Trainer.step
 
-        def look(self, epoch, number, images):
-            x_NCHW, y_N = next(images)
-            seen[epoch, number] = x_NCHW.clone()
-            return update(self, epoch, number, iter([(x_NCHW, y_N)]))
+        def look(self, epoch, number, batches, stop):
+            batch = next(batches)
+            seen[epoch, number] = batch["image"].clone()
+            return original(self, epoch, number, iter([batch]), stop)
 
-        patch.setattr(learner.Learner, "update", look)
+        patch.setattr(step.Trainer, "step", look)
         resume(run, console=quiet)
-    assert torch.equal(kept["x_NCHW"], seen[1, 2])
+    assert torch.equal(saved["batch"]["image"], seen[1, 2])
 
 
-def test_a_loss_that_is_no_number_is_skipped_when_told_to(tmp_path, pictures, quiet, monkeypatch):
+def test_a_loss_that_is_no_number_is_skipped_when_told_to(tmp_path, images, quiet, monkeypatch):
     """The poison also reaches the running means of batch norms, which are put back."""
 
-    def poison(images):
-        x_NCHW, y_N = next(images)
-        return iter([(x_NCHW * torch.nan, y_N)])
+    def poison(batches):
+        batch = next(batches)
+        return iter([{**batch, "image": batch["image"] * torch.nan}])
 
-    at(monkeypatch, (1, 2), poison)
-    recipe = replace(PLAIN, ema_decay=0.9)
-    result = fit(
-        tiny.NAME, pictures, recipe, tmp_path / "run", workers=0, nan="skip", console=quiet
-    )
+    before_step(monkeypatch, (1, 2), poison)
+    recipe = change(PLAIN, ema_decay=0.9)
+    result = fit(tiny.NAME, images, recipe, tmp_path / "run", workers=0, nan="skip", console=quiet)
     assert [row["skipped"] for row in result.history] == [1, 0]
-    state = load_last(tmp_path / "run")
+    state = load_state(tmp_path / "run")[0]
     for part in ("model", "ema"):
         assert all(torch.isfinite(value).all() for value in state[part].values())
 
 
 def test_skipping_ends_when_nothing_is_left():
-    patience = Patience("skip", torch.nn.BatchNorm2d(3))
-    patience.before()
-    assert patience.endures(False)
-    assert patience.endures(True)
-    assert all(patience.endures(False) for _ in range(MOST_SKIPS - 1))
-    assert not patience.endures(False)
-    assert not Patience("stop", torch.nn.ReLU()).endures(False)
-    with pytest.raises(InputError, match="--nan must be stop or skip, got 'ignore'"):
-        Patience("ignore", torch.nn.ReLU())
+    guard = NonFiniteGuard("skip", torch.nn.BatchNorm2d(3))
+    guard.before_step()
+    assert guard.should_continue(False)
+    assert guard.should_continue(True)
+    assert all(guard.should_continue(False) for _ in range(MOST_SKIPS - 1))
+    assert not guard.should_continue(False)
+    assert not NonFiniteGuard("stop", torch.nn.ReLU()).should_continue(False)
+    with pytest.raises(InputError, match="nan must be stop or skip, got 'ignore'"):
+        Runtime(nan="ignore")
 
 
 def test_jobs_are_written_one_at_a_time_and_tell_what_went_wrong():
@@ -229,14 +230,14 @@ def test_jobs_are_written_one_at_a_time_and_tell_what_went_wrong():
         raise InputError("could not write last.pt: No space left on device")
 
     writer.submit(full)
-    with pytest.raises(InputError, match="No space left on device; the checkpoint before it is ke"):
+    with pytest.raises(InputError, match="No space left on device; the previous checkpoint is int"):
         writer.submit(lambda: None)
     writer.close()
 
 
 def test_a_snapshot_is_a_copy():
     state = {"a": torch.zeros(2), "b": [torch.zeros(1), {"c": 1}], "d": (1.0, None)}
-    copy = snapshot(state)
+    copy = to_cpu_copy(state)
     state["a"] += 1
     state["b"][0] += 1
     state["b"][1]["c"] = 2
@@ -250,7 +251,7 @@ def test_signals_of_other_threads_are_left_alone():
     before, inside = signal.getsignal(signal.SIGTERM), []
 
     def enter():
-        with Termination():
+        with StopRequest():
             inside.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=enter)
