@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._plain import needs_plain_operators
 from . import depthwise, fourier
 from .opaque import opaque
 
@@ -28,11 +29,9 @@ def cannot(x: Tensor, kernel: Tensor) -> str | None:
         return f"the input is on {x.device.type}, this backend runs on cpu"
     if not depthwise.ONEDNN:
         return "this PyTorch was built without oneDNN"
-    if torch.compiler.is_exporting():
-        return "an exported program holds a plain convolution, which every runtime has"
     if x.numel() == 0 or kernel.numel() == 0:
         return "the input or the kernel is empty"
-    return None
+    return needs_plain_operators()
 
 
 def plan(x: Tensor, kernel: Tensor) -> str:
