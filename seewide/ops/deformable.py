@@ -209,7 +209,7 @@ class _GridSample(torch.autograd.Function):
 
 def _bilinear(x: Tensor, grid: Tensor) -> Tensor:
     """grid_sample in operators that can be differentiated any number of times."""
-    M, D, H, W = x.shape
+    (M, D, H, W), points = x.shape, grid.shape[1] * grid.shape[2]
     column, row = ((grid + 1) * grid.new_tensor([W, H]) / 2 - 0.5).unbind(-1)
     left, top = column.floor(), row.floor()
     y = 0.0
@@ -217,7 +217,7 @@ def _bilinear(x: Tensor, grid: Tensor) -> Tensor:
         for j, near_j in ((left, 1 - (column - left)), (left + 1, column - left)):
             inside = (i >= 0) & (i < H) & (j >= 0) & (j < W)
             index = i.clamp(0, H - 1).long() * W + j.clamp(0, W - 1).long()
-            index = index.reshape(M, 1, -1).expand(-1, D, -1)
+            index = index.reshape(M, 1, points).expand(-1, D, -1)
             pixels = x.flatten(2).gather(2, index).reshape(M, D, *column.shape[1:])
             y = y + pixels * torch.where(inside, near_i * near_j, 0.0).unsqueeze(1)
     return y
