@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 TIMM_SDIST = .cache/timm
 
-.PHONY: demo check test test-slow test-timm bench bench-full bench-gpu docs clean
+.PHONY: demo check test test-slow fuzz test-timm bench bench-full bench-gpu docs clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -31,6 +31,9 @@ test: $(READY)  ## the tests (a few minutes)
 
 test-slow: $(READY)  ## also those that take longer
 	$(BIN)/python -m pytest -m 'not gpu'
+
+fuzz: $(READY)  ## 10,000 random calls of the operators against their definitions (20 minutes)
+	PYTHONPATH=. $(BIN)/python tests/ops/fuzz.py
 
 test-timm: $(READY) $(TIMM_SDIST)  ## timm's own model tests on our networks (PATTERN='unireplknet_*')
 	SEEWIDE_TIMM_PATTERN='$(or $(PATTERN),*)' PYTHONPATH=tests $(BIN)/python -m pytest -q -W ignore -p timm_plugin \

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from seewide.train.console import facts
 
 import seewide
 from seewide.errors import InputError, unknown, write_atomically
 from seewide.kernels.cpu.depthwise import AVX512
-from seewide.train.console import facts
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from seewide.train.data import Split, open_source, read_picture
 from timm.models import register_model
 
 from benchmarks.budget import RECIPE_NAME, make_parser, place, recipe_of
@@ -26,7 +27,6 @@ from seewide.analysis.pictures import Panel, draw_lines, points
 from seewide.models.pelk import PeLK, pelk_t_dense
 from seewide.recipes import Recipe
 from seewide.train import fit
-from seewide.train.data import Split, open_source, read_picture
 
 OURS = ("lsnet_t", "unireplknet_a", "uniconvnet_a", "pelk_narrow")
 TIMM = ("convnext_atto", "repvit_m0_9")

@@ -23,6 +23,8 @@ import torch
 import webdataset
 from PIL import Image
 from rich.console import Console
+from seewide.train.data import Order, Split, batches, make_loader, open_unsplit, train_transform
+from seewide.train.data.transform import blacken_at_no_bits
 from timm.data import create_transform
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, Subset
@@ -32,8 +34,6 @@ from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.timing import Rounds, take_turns
 from seewide.recipes import Recipe, get
 from seewide.train.build import build_model
-from seewide.train.data import Order, Split, batches, make_loader, open_unsplit, train_transform
-from seewide.train.data.transform import blacken_at_no_bits
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 32

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import timm
 import torch
 from rich.console import Console
+from seewide.train.console import make_table, track
 from torch import Tensor, nn
 
 import seewide
@@ -26,7 +27,6 @@ from seewide.models import list_models
 from seewide.models._staged import StagedNet
 from seewide.numerics import deviation
 from seewide.testing import randomize
-from seewide.train.console import make_table, track
 
 NETWORKS = (
     *("unireplknet_a", "unireplknet_t", "lsnet_t", "lsnet_b", "uniconvnet_a", "uniconvnet_t"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from seewide.train.console import make_table, track
 from torch import Tensor
 
 from benchmarks.cases import OPERATORS, Case, Form
@@ -20,7 +21,6 @@ from benchmarks.pictures import draw_kernels
 from benchmarks.timing import Rounds, matrix_peak, peak_bytes, seconds, take_turns
 from seewide.errors import unknown
 from seewide.numerics import TOLERANCE, deviation
-from seewide.train.console import make_table, track
 
 FORWARD, BOTH = "forward", "forward + backward"
 ROUNDING = {FORWARD: 3, BOTH: 20}  # times TOLERANCE: gradients of weights sum over the whole map

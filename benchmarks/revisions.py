@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from seewide.train.console import make_table, track
 
 from benchmarks.conditions import Settings, describe
 from benchmarks.timing import LEAST
 from seewide.errors import InputError
-from seewide.train.console import make_table, track
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("what", "form", "base ms", "here ms", "times base")

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import timm
 import torch
 from rich.console import Console
+from seewide.train.console import make_table, track
 
 from benchmarks import models
 from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.pictures import Lines, draw_sweep
 from seewide.errors import unknown
 from seewide.models import list_models
-from seewide.train.console import make_table, track
 
 NETWORKS = ("unireplknet_t", "pelk_t", "lsnet_t", "uniconvnet_a", "convnext_tiny")
 SIDES = (224, 320, 448, 640, 1024)

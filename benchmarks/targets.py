@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from rich.console import Console
+from seewide.train.console import make_table, track
 
 from benchmarks import models, rivals
 from benchmarks.cases import OURS, STOCK, STOCK_CL, Case, depthwise_case, peripheral_case
@@ -27,7 +28,6 @@ from seewide.layers import DepthwiseConv2d
 from seewide.numerics import deviation
 from seewide.ops import depthwise_conv2d, peripheral_conv2d, sharing_grid
 from seewide.ops.peripheral import expand_weight
-from seewide.train.console import make_table, track
 
 OURS_CL = f"{OURS} channels_last"
 COLUMNS = ("aim", "what", "asked", "measured", "met", "where")

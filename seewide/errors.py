@@ -12,8 +12,30 @@ from pathlib import Path
 from types import ModuleType
 
 
+def printable(text: object) -> str:
+    """The text with everything that a terminal does not show as it is escaped: `\\x1b`, `\\n`.
+
+    That is control characters, line breaks, characters that change the direction of text, and
+    bytes of file names that are not UTF-8.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(text))
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # how os.fsdecode represents a byte that is not UTF-8
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 class InputError(ValueError):
-    """Bad input. The message is one sentence that shows the value and names what is allowed."""
+    """Bad input. The message is one sentence that shows the value and names what is allowed.
+
+    Names of files may hold anything; the message is made `printable`.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
 
 
 def require(module: str, extra: str) -> ModuleType:

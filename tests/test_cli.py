@@ -220,7 +220,7 @@ def test_damaged_and_dangerous_weights(run, digit, tmp_path):
     torch.save({"model": Code()}, tmp_path / "code.pt")
     words = "train", MODEL, "--data", "digits", "--fast", "--checkpoint", tmp_path / "code.pt"
     sentence = refused(*words, "--out", tmp_path / "out")
-    assert "would run code" in sentence
+    assert "could run code" in sentence
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 import seewide
-from seewide.convert import authors_state_dict, convert, identify
+from seewide.checkpoints import authors_state_dict, convert, identify
+from seewide.checkpoints.integrity import CHECKSUM
 from seewide.models import FAMILIES
 from seewide.testing import randomize
 
@@ -130,7 +131,7 @@ def test_networks_are_known_by_keys_and_shapes(parity, family):
     for variant, which, theirs in (every[0], every[-1]):
         name = f"{family}_{variant[0] if family == 'slak' else variant}"
         found = identify({k: v.to("meta") for k, v in theirs.items()}, hint=name)
-        form = "training" if which == "keys" else "merged"
+        form = "training" if which == "keys" else "fused"
         assert (found.model, found.form, found.layout) == (name, form, "authors")
 
 
@@ -154,7 +155,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
 
 
-@pytest.mark.parametrize("form", ["training", "merged"])
+@pytest.mark.parametrize("form", ["training", "fused"])
 def test_files_there_and_back(tmp_path, model, form):
     net = model if form == "training" else seewide.fuse(model)
     theirs = FAMILY["unireplknet"].authors_state_dict(net.state_dict())
@@ -166,6 +167,7 @@ def test_files_there_and_back(tmp_path, model, form):
     assert same(load_file(tmp_path / "a.safetensors"), net.state_dict())
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         header = file.metadata()
+    assert len(header.pop(CHECKSUM)) == 64
     assert header == report.provenance
     assert header["architecture"] == "unireplknet_a"
     assert header["form"] == form
@@ -178,7 +180,7 @@ def test_files_there_and_back(tmp_path, model, form):
     assert content.keys() == {"model"}
     assert same(content["model"], theirs)
     blank = timm.create_model("unireplknet_a", num_classes=7, in_chans=1)
-    if form == "merged":
+    if form == "fused":
         blank = seewide.fuse(blank)
     for file in ("a.safetensors", "b.pth"):
         assert same(seewide.load_checkpoint(blank, tmp_path / file).state_dict(), net.state_dict())
@@ -225,10 +227,10 @@ def test_refusals(tmp_path, model):
 
 def test_forms_that_the_authors_do_not_have():
     state = timm.create_model("pelk_t", device="meta").state_dict()
-    with pytest.raises(seewide.InputError, match="pelk_t in training form: no code was published"):
+    with pytest.raises(seewide.InputError, match="a training pelk_t: no code was published"):
         authors_state_dict(identify(state, hint="pelk_t"))
     state = seewide.fuse(timm.create_model("slak_t", device="meta")).state_dict()
-    with pytest.raises(seewide.InputError, match="slak_t in merged form: only training form"):
+    with pytest.raises(seewide.InputError, match="a fused slak_t: only for training models"):
         authors_state_dict(identify(state, hint="slak_t"))
 
 
@@ -239,7 +241,7 @@ def test_the_command(tmp_path, model):
     torch.save(model.state_dict(), source)
     result = CliRunner().invoke(app, ["convert", str(source), str(out)])
     assert result.exit_code == 0, result.stderr
-    assert "unireplknet_a in training form" in result.stdout
+    assert "a training unireplknet_a" in result.stdout
     assert same(load_file(out), model.state_dict())
     result = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "net.onnx")])
     assert result.exit_code == 2

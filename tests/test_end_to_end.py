@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from timm.models import generate_default_cfgs, model_entrypoint, register_model
 
 import seewide
-from seewide.convert import convert
+from seewide.checkpoints import convert
 from seewide.export import export_model
 from seewide.recipes import Recipe
 from seewide.testing import deviation, randomize

@@ -100,7 +100,7 @@ def test_fuse_leaves_the_model_alone_and_reports():
     assert "deviation" in str(report)
 
 
-def test_fuse_notices_a_wrong_merge():
+def test_fuse_notices_a_wrong_fold():
     class Wrong(DilatedReparamBlock):
         def fuse(self):
             layer = super().fuse()
@@ -108,11 +108,13 @@ def test_fuse_notices_a_wrong_merge():
                 layer.bias.add_(0.1)
             return layer
 
-    with pytest.raises(RuntimeError, match="the fused model deviates by"):
+    with pytest.raises(
+        RuntimeError, match=r"the model \(Wrong\) was folded wrongly: .* deviates by"
+    ):
         fuse(randomize(Wrong(4, 7)), torch.randn(1, 4, 9, 9))
 
 
-def test_fuse_tells_magnified_rounding_from_a_wrong_merge():
+def test_fuse_accepts_rounding_that_the_network_magnifies():
     class Magnifying(nn.Module):
         """Its output is what float32 rounds away in the block's."""
 

@@ -18,12 +18,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from seewide.train.console import make_console
 
 from benchmarks.conditions import Settings
 from benchmarks.gpu.clock import Budget
 from benchmarks.gpu.run import BUDGET, WHOLE, run
 from seewide.errors import InputError
-from seewide.train.console import make_console
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

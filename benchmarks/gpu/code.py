@@ -22,6 +22,7 @@ from unittest import mock
 import torch
 import triton
 from rich.console import Console
+from seewide.train.console import make_table
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
@@ -38,7 +39,6 @@ from seewide.kernels.triton import (
     toeplitz,
 )
 from seewide.ops import sharing_grid
-from seewide.train.console import make_table
 
 ARCHITECTURES = {80: 163 * 1024, 90: 227 * 1024}  # shared memory that one program can have
 TYPES = {

@@ -19,6 +19,8 @@ from unittest import mock
 import torch
 import triton
 from rich.console import Console
+from seewide.train.console import facts as print_facts
+from seewide.train.console import make_table
 
 from benchmarks.conditions import Settings, conditions, write_csv
 from benchmarks.gpu import cases, networks, operators
@@ -26,8 +28,6 @@ from benchmarks.gpu.aims import judge
 from benchmarks.gpu.clock import Budget, Limits
 from benchmarks.gpu.page import write_page
 from seewide.errors import unknown
-from seewide.train.console import facts as print_facts
-from seewide.train.console import make_table
 
 BUDGET = 590.0  # seconds
 AIMS = ("aim", "figure", "met")

@@ -6,14 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, normalize, pil_to_tensor, resize
 
+from seewide.data.images import SUFFIXES, list_image_files, read_image
 from seewide.errors import InputError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 
 
 def list_pictures(folder: str | os.PathLike, count: int | None = None) -> list[Path]:
@@ -25,9 +24,9 @@ def list_pictures(folder: str | os.PathLike, count: int | None = None) -> list[P
         InputError: no such folder, no picture in it, or fewer than `count`.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"there is no folder {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = [folder / name for name in list_image_files(folder)]
     if not paths:
         raise InputError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
     if count is None:
@@ -38,13 +37,12 @@ def list_pictures(folder: str | os.PathLike, count: int | None = None) -> list[P
 
 
 def open_picture(path: str | os.PathLike) -> Image.Image:
-    """RGB. A file that is no picture, or is cut off, is one sentence that names it."""
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is broken or no picture"
-        raise InputError(f"could not read the picture {path}: {reason}") from error
+    """The image in RGB, see `seewide.data.images.read_image`.
+
+    Raises:
+        InputError: it cannot be read; the sentence names it.
+    """
+    return read_image(Path(path))
 
 
 def normalized(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
-from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
-from seewide.analysis.images import normalized
+from seewide.preprocess import Preprocess
 
 Progress = Callable[[str, int], Callable[[], object]]  # (what, steps) -> called after each step
 
@@ -23,9 +21,7 @@ class Subject:
     Attributes:
         name: what pages and tables call it.
         model: images -> classes.
-        side: of its pictures in pixels.
-        crop_pct: share of the resized short side that the square in its middle keeps.
-        mean, std: of the normalization that it was trained with.
+        preprocess: what an image goes through before it, in evaluation as here.
         trained: whether its weights were learned; without, only what the architecture says counts.
         class_names: of its outputs, if known.
         metrics: epochs of its training, as `pictures.draw_curves` takes them.
@@ -33,13 +29,25 @@ class Subject:
 
     name: str
     model: nn.Module
-    side: int = 224
-    crop_pct: float = 0.875
-    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
-    std: Sequence[float] = IMAGENET_DEFAULT_STD
+    preprocess: Preprocess = field(default_factory=Preprocess)
     trained: bool = False
     class_names: Sequence[str] = ()
     metrics: Sequence[Mapping[str, float]] = ()
+
+    @property
+    def side(self) -> int:
+        """Height and width of its images in pixels."""
+        return self.preprocess.image_size
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """Of the normalization, per channel."""
+        return self.preprocess.mean
+
+    @property
+    def std(self) -> Sequence[float]:
+        """Of the normalization, per channel."""
+        return self.preprocess.std
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -47,13 +55,12 @@ class Subject:
         return 1, 3, self.side, self.side
 
     def crop(self, picture: Image.Image) -> Image.Image:
-        """As in evaluation: resized, then the middle."""
-        short = resize(picture, int(self.side / self.crop_pct), InterpolationMode.BICUBIC)
-        return center_crop(short, [self.side, self.side])
+        """As in evaluation: resized and cropped, or squashed."""
+        return self.preprocess.crop(picture)
 
     def normalize(self, picture: Image.Image) -> Tensor:
         """(3, H, W), of whatever size it has."""
-        return normalized(picture, None, self.mean, self.std)
+        return self.preprocess.normalize(picture)
 
     def prepare(self, picture: Image.Image) -> Tensor:
         """Cropped and normalized."""

@@ -38,7 +38,8 @@ def load_subject(target: str, image_size: int | None, random_weights: bool) -> S
     import torch
 
     from seewide.analysis.subject import Subject
-    from seewide.train.build import build_model, mean_and_std
+    from seewide.preprocess import Preprocess
+    from seewide.train.build import build_model
     from seewide.train.evaluate import load_target
 
     path = Path(target)
@@ -46,16 +47,16 @@ def load_subject(target: str, image_size: int | None, random_weights: bool) -> S
     if random_weights and not is_file:
         torch.manual_seed(0)
         model = build_model(target, None, image_size or 224)
-        side = image_size or model.pretrained_cfg["input_size"][-1]
-        mean, std = mean_and_std(model)
-        return Subject(target, model.eval(), side, mean=mean, std=std)
+        return Subject(target, model.eval(), Preprocess.of(model, image_size))
     model, info = load_target(target, image_size)
     metrics = []
     if (path / "metrics.jsonl").is_file():
         metrics = [json.loads(line) for line in (path / "metrics.jsonl").open(encoding="utf-8")]
+    preprocess = Preprocess(
+        info.image_size, info.interpolation, info.crop_pct, info.crop_mode, info.mean, info.std
+    )
     return Subject(
-        path.name if is_file else target, model.eval(), info.image_size,
-        info.crop_pct, info.mean, info.std,
+        path.name if is_file else target, model.eval(), preprocess,
         trained=True, class_names=info.class_names, metrics=metrics,
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def convert(
 
     Tensors keep their bits; the way back is tried before a file is written.
     """
-    from seewide.convert import convert as rewrite
+    from seewide.checkpoints import convert as rewrite
     from seewide.train.console import make_console
 
     report = rewrite(source, target, to, model)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from seewide.errors import InputError
 
+from .csv_labels import is_csv, open_csv
 from .digits import open_digits
 from .folders import (
     HELD_OUT_NAMES,
@@ -18,7 +19,7 @@ from .folders import (
     list_class_folders,
 )
 from .images import list_image_files
-from .labels import HELD_OUT_IN_WORDS, hold_out
+from .labels import ANY_HELD_OUT_IN_WORDS, HELD_OUT_IN_WORDS, hold_out, hold_out_any
 from .samples import Samples
 from .shards import is_shards, open_shards
 from .tables import HUB, is_table, open_table
@@ -26,8 +27,9 @@ from .tables import HUB, is_table, open_table
 DIGITS = "digits"
 KINDS = (
     "`digits`, a folder with train/ and val/ or with one folder per class, tar shards "
-    "(`folder/*.tar`), or a table (`hf:NAME`)"
+    "(`folder/*.tar`), a table (`hf:NAME`), or a CSV file with columns image and label"
 )
+KIND_TESTS = (is_csv, is_table, is_shards)  # all else is a folder of folders of images
 # Class folders of these names are parts of other kinds of data.
 NOT_CLASSES = {"images", "masks", "labels", "annotations", "train", *HELD_OUT_NAMES}
 
@@ -56,20 +58,25 @@ class ImageClasses:
         return re.sub(r"[^\w.-]+", "-", parts[-1] if parts else self.name).strip("-.") or "data"
 
 
-def open_classification(data: str | Path) -> ImageClasses:
+def open_classification(data: str | Path, *, multi_label: bool = False) -> ImageClasses:
     """Images to train on and held-out ones; where the data has none, 20% of every class.
 
     Args:
         data: `digits`; a folder with `train/` and one of `val/`, `valid/`, `validation/` and
             `test/`, or with one folder per class; shards: a tar, a pattern of tars, or a folder of
-            them; `hf:NAME` or a folder of `datasets`.
+            them; `hf:NAME` or a folder of `datasets`; a CSV file, see `csv_labels`.
+        multi_label: labels are sets of classes; samples have vectors of zeros and ones in place of
+            a class index. Only CSV files have such labels.
 
     Raises:
         InputError: no such data, or whatever its kind cannot read.
     """
-    found = _open(data)
+    found = _open(data, multi_label)
     if found.val is not None:
         return found
+    if multi_label:
+        train, val = hold_out_any(found.train)
+        return replace(found, train=train, val=val, held_out=ANY_HELD_OUT_IN_WORDS)
     train, val = hold_out(found.train, found.class_names)
     return replace(found, train=train, val=val, held_out=HELD_OUT_IN_WORDS)
 
@@ -92,7 +99,7 @@ def classification_to_evaluate(
         InputError: no such data, or other classes.
     """
     folder = Path(os.path.expanduser(data))
-    plain = not (str(data) == DIGITS or is_table(str(folder)) or is_shards(str(folder)))
+    plain = not (str(data) == DIGITS or any(kind(str(folder)) for kind in KIND_TESTS))
     if plain and not os.path.isdir(folder):
         raise InputError(f"there is no folder {data}; --data is {KINDS}")
     if plain and trained_on is not None and str(folder.resolve()) != trained_on:
@@ -125,6 +132,8 @@ def describe_classification(data: str) -> str | None:
     if data == DIGITS:
         return "scikit-learn's digits"
     place = os.path.expanduser(data)
+    if is_csv(place):
+        return "a CSV file of labelled images" if os.path.isfile(place) else None
     if is_table(place):
         return f"the table {data}" if data.startswith(HUB) else "a table of images"
     if is_shards(place):
@@ -146,8 +155,12 @@ def describe_classification(data: str) -> str | None:
     return f"{len(names)} folders of images"
 
 
-def _open(data: str | Path) -> ImageClasses:
+def _open(data: str | Path, multi_label: bool = False) -> ImageClasses:
     """The data as it is stored; `val` is None where no part of it is held out."""
+    if is_csv(str(data)):
+        return ImageClasses(*open_csv(os.path.expanduser(data), multi_label=multi_label))
+    if multi_label:
+        raise InputError(f"multi-label data is a CSV file of columns image and label, not {data}")
     if str(data) == DIGITS:
         class_names, samples = open_digits()
         return ImageClasses(DIGITS, class_names, samples, None, "")

@@ -83,7 +83,7 @@ def read_image(source: ImageSource) -> Image.Image:
     """
     if isinstance(source, Image.Image):
         return source
-    return _opened(source, _decode)
+    return open_image(source, _decode)
 
 
 def verify_image(source: ImageSource) -> None:
@@ -93,7 +93,7 @@ def verify_image(source: ImageSource) -> None:
         InputError: as `read_image`.
     """
     if not isinstance(source, Image.Image):
-        _opened(source, _decode_small)
+        open_image(source, _decode_small)
 
 
 def list_image_files(folder: str | os.PathLike) -> list[str]:
@@ -153,7 +153,12 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(grey_HW * (255 / most)).astype(np.uint8))
 
 
-def _opened(source: Path | StoredImage, use: Callable[[Image.Image], T]) -> T:
+def open_image(source: Path | StoredImage, use: Callable[[Image.Image], T]) -> T:
+    """`use(image)` of an image that is opened, not yet decoded, and closed afterwards.
+
+    Raises:
+        InputError: it cannot be opened, or `use` fails; the sentence names the image.
+    """
     try:
         file = source if isinstance(source, Path) else source.open()
         with Image.open(file, formats=FORMATS) as image:

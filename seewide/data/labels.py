@@ -15,6 +15,7 @@ from .samples import Samples
 
 HOLD_OUT_SEED = 0
 HOLD_OUT_SHARE = 0.2
+ANY_HELD_OUT_IN_WORDS = f"{HOLD_OUT_SHARE:.0%} held out, seed {HOLD_OUT_SEED}"
 HELD_OUT_IN_WORDS = f"{HOLD_OUT_SHARE:.0%} of every class held out, seed {HOLD_OUT_SEED}"
 # A number beyond this, and beyond the number of samples, is no label but a mistake.
 MOST_CLASSES = 100_000
@@ -43,6 +44,19 @@ def hold_out(samples: Samples, class_names: Sequence[str]) -> tuple[Samples, Sam
         val += members[:count]
         train += members[count:]
     return samples.take(sorted(train)), samples.take(sorted(val))
+
+
+def hold_out_any(samples: Samples) -> tuple[Samples, Samples]:
+    """As `hold_out`, for samples that have no single class: 20% of all, at least one.
+
+    Raises:
+        InputError: fewer than two samples.
+    """
+    if len(samples) < 2:
+        raise InputError(f"holding samples out needs at least two, there are {len(samples)}")
+    order = np.random.default_rng(HOLD_OUT_SEED).permutation(len(samples))
+    count = max(1, round(HOLD_OUT_SHARE * len(samples)))
+    return samples.take(np.sort(order[count:])), samples.take(np.sort(order[:count]))
 
 
 def split_by_name(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:

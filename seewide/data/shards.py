@@ -14,6 +14,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from .samples import Names, Samples
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 LABEL_KEYS = ("label", "cls", "class", "target")  # of a .json that is a mapping
+MOST_LABEL = 2**31 - 1
+MOST_LABEL_BYTES = 2**20
 LAYOUT = 1  # of the cached index; one of another layout is built again
 
 
@@ -77,7 +80,7 @@ class Members(Sequence[Member]):
 def is_shards(data: str) -> bool:
     """Whether `--data` means shards: a tar, a pattern of tars, or a folder with some."""
     folder = Path(data)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return any(folder.glob("*.tar")) or any(folder.glob("train/*.tar"))
     return ".tar" in folder.name
 
@@ -152,12 +155,33 @@ def _open(files: list[Path]) -> tuple[Members, np.ndarray] | tuple[None, None]:
     key = hashlib.sha256(json.dumps([LAYOUT, facts]).encode()).hexdigest()[:32]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     index = cache / "seewide" / "shards" / f"{key}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError), np.load(index) as cached:
-        return _members(files, dict(cached))
+    if (cached := _cached(index, files)) is not None:
+        return cached
     found = _index(files)
     with contextlib.suppress(InputError):  # a read-only home: the headers are read again each time
         write_atomically(index, lambda path: np.savez(path, **found))
     return _members(files, found)
+
+
+def _cached(index: Path, files: list[Path]) -> tuple[Members, np.ndarray] | None:
+    """What the index says; None if there is none, or one that is damaged or does not fit."""
+    try:
+        with open(index, "rb") as file, np.load(file, allow_pickle=False) as content:
+            members, labels = _members(files, dict(content))
+    except Exception:  # zipfile, zlib and numpy raise all kinds of errors for damaged files
+        return None
+    columns = (members.shards, members.offsets, members.sizes, members.names.ends)
+    count = len(labels)
+    if not count or any(c.shape != (count,) or c.dtype.kind != "i" for c in columns):
+        return None
+    lengths = np.array([file.stat().st_size for file in files])
+    if members.shards.min() < 0 or members.shards.max() >= len(files):
+        return None
+    inside = (members.offsets >= 0) & (members.sizes >= 0)
+    inside &= members.offsets + members.sizes <= lengths[members.shards]
+    ends = members.names.ends
+    ordered = (np.diff(ends, prepend=0) >= 0).all() and ends[-1] == len(members.names.blob)
+    return (members, labels) if inside.all() and ordered else None
 
 
 def _members(files: list[Path], index: dict[str, np.ndarray]) -> tuple[Members, np.ndarray]:
@@ -213,10 +237,12 @@ def _read(file: Path) -> Iterator[_Sample]:
             if sample is not None:
                 yield _complete(sample, file)
             _check_end(shard, file)
-    except tarfile.TarError as error:
-        raise InputError(f"{file} is not a complete tar file: {error}") from None
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
+    except (tarfile.TarError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{file} is not a complete tar file: {error}") from None
     if not count:
         raise InputError(f"{file} holds no images")
 
@@ -227,25 +253,32 @@ def _add(
     if kind in sample.seen:
         raise InputError(f"{file} holds {member.name} twice")
     sample.seen.add(kind)
+    if member.issparse():
+        raise InputError(f"{file}/{member.name} is stored as a sparse file; store it in full")
     if kind in IMAGE_KEYS:
         if not sample.name:
             sample.name, sample.offset, sample.size = member.name, member.offset_data, member.size
     elif kind == "cls" or (kind == "json" and sample.label is None):
+        if member.size > MOST_LABEL_BYTES:
+            raise InputError(f"{file}/{member.name} is no label: it has {member.size:,} bytes")
         text = shard.extractfile(member).read().decode("utf-8", "replace").strip()
         sample.label = _label(text, kind)
+        if isinstance(sample.label, int) and abs(sample.label) > MOST_LABEL:
+            raise InputError(f"{file}/{member.name} has a label that is out of range: {text[:40]}")
 
 
 def _label(text: str, kind: str) -> int | str | None:
     """A number or a name; None where there is none."""
     if kind == "cls":
-        return int(text) if text.lstrip("-").isdecimal() else text or None
+        return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text or None
     try:
         content = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(content, dict):
         content = next((content[key] for key in LABEL_KEYS if key in content), None)
-    return content if isinstance(content, int | str) else None
+    known = isinstance(content, int | str) and not isinstance(content, bool)
+    return content if known and content != "" else None
 
 
 def _complete(sample: _Sample, file: Path) -> _Sample:

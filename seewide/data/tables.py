@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +18,7 @@ from seewide.errors import InputError, require, unknown
 
 from .images import ImageSamples, StoredImage
 from .labels import index_labels, split_by_name
-from .samples import Samples
+from .samples import Names, Samples
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -70,7 +72,7 @@ class Rows(Sequence[Row]):
 def is_table(data: str) -> bool:
     """Whether `--data` means a table: `hf:...`, or a folder or file that `datasets` writes."""
     folder = Path(data)
-    saved = any((folder / name).is_file() for name in SAVED)
+    saved = any(os.path.isfile(folder / name) for name in SAVED)
     return data.startswith(HUB) or saved or bool(_files(folder))
 
 
@@ -123,7 +125,7 @@ def open_table(data: str) -> tuple[str, tuple[str, ...], Samples, Samples | None
     labels = [None if t is None else _labels(t, label) for t in tables]
     class_names, *labels = index_labels(*labels, full, class_names)
     parts = [
-        None if table is None else _samples(library, table, image, f"{name}:{part}", ids)
+        None if table is None else _samples(library, table, image, f"{name}:{part}", part, ids)
         for table, part, ids in zip(tables, (train_name, val_name), labels, strict=True)
     ]
     return full, class_names, *parts, f"its split {val_name}" if val_name else ""
@@ -139,22 +141,41 @@ def _on_hub(library: Any, name: str) -> DatasetDict:
 
 def _on_disk(library: Any, folder: Path) -> dict[str, Dataset]:
     try:
+        return _read(library, folder)
+    except InputError:
+        raise
+    except Exception as error:  # of datasets, pyarrow or whatever they came across
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{folder} cannot be read as a table: {reason}") from None
+
+
+def _read(library: Any, folder: Path) -> dict[str, Dataset]:
+    with _silenced("datasets"):
         if any((folder / name).is_file() for name in SAVED):
             found = library.load_from_disk(str(folder))
             return found if isinstance(found, dict) else {"train": found}
         train, val = split_by_name(_files(folder))
         named = {"train": train, "validation": val}
         return {part: _of_files(library, files) for part, files in named.items() if files}
-    except (OSError, ValueError, library.exceptions.DatasetsError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{folder} cannot be read as a table: {reason}") from None
+
+
+@contextlib.contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """Without the log of a library, whose errors become one sentence of ours."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _files(folder: Path) -> list[Path]:
-    if folder.suffix in (".parquet", ".arrow") and folder.is_file():
+    if folder.suffix in (".parquet", ".arrow") and os.path.isfile(folder):
         return [folder]
+    if not os.path.isdir(folder):
+        return []
     places = (folder.glob(f"{place}*{end}") for place in ("", "data/") for end in _ENDS)
     return next((found for found in map(sorted, places) if found), [])
 
@@ -201,9 +222,25 @@ def _labels(table: Dataset, column: str) -> np.ndarray:
 
 
 def _samples(
-    library: Any, table: Dataset, column: str, name: str, labels: np.ndarray
+    library: Any, table: Dataset, column: str, name: str, part: str, labels: np.ndarray
 ) -> ImageSamples:
     table = table.select_columns([column])
     if type(table.features[column]).__name__ == "Image":
         table = table.cast_column(column, library.Image(decode=False))
-    return ImageSamples(Rows(table, column, name), labels)
+    names = [f"{part}/{index}" for index in range(len(table))]
+    rows = Rows(table, column, name)
+    return ImageSamples(rows, labels, Names.of(names), sizes=lambda: _sizes(table, column))
+
+
+def _sizes(table: Dataset, column: str) -> np.ndarray | None:
+    """(N,) bytes of the cells; None where they are paths."""
+    import pyarrow
+    from pyarrow import compute
+
+    cells = table.with_format("arrow")[:][column]
+    try:
+        if pyarrow.types.is_struct(cells.type):
+            cells = compute.struct_field(cells, "bytes")
+        return compute.fill_null(compute.binary_length(cells), 0).to_numpy().astype(np.int64)
+    except (pyarrow.ArrowException, KeyError, TypeError):
+        return None

@@ -90,9 +90,13 @@ class BiasedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).split(self.widths, dim=1)
         q, k, v = self._heads(self.dw(q)), self._heads(k), self._heads(v)
-        bias = relative_biases(self.attention_biases, self.resolution, x)
+        bias = self.biases(x)
         y = F.scaled_dot_product_attention(q, k, v, bias[None].to(q.dtype))
         return self.proj(self.act(y.transpose(2, 3).reshape(x.shape)))
+
+    def biases(self, x: Tensor) -> Tensor:
+        """The bias between any two pixels of x (N, C, H, W): (heads, H * W, H * W)."""
+        return relative_biases(self.attention_biases, self.resolution, x)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, heads * D, H, W) -> (N, heads, H * W, D)"""

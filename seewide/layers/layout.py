@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from ..ops._dispatch import in_transform
+
 
 def channels_last_on_cpu(x: Tensor) -> Tensor:
     """`x` (N, C, H, W) in the layout in which networks of depthwise and pointwise layers run best.
@@ -16,4 +18,6 @@ def channels_last_on_cpu(x: Tensor) -> Tensor:
     else:
         if has_torch_function((x,)):
             return handle_torch_function(channels_last_on_cpu, (x,), x)
+        if in_transform():  # vmap supports no memory formats
+            return x
         return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x

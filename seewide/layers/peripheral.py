@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
 from ..errors import InputError
+from ..ops._dispatch import in_transform
 from ..ops.peripheral import expand_weight, peripheral_conv2d, position_map
 from ..reparam import center_pad, fold_batch_norm
 from .layout import channels_last_on_cpu
@@ -95,6 +96,8 @@ class FusedPeripheralConv2d(PeripheralConv2d):
             or self.pos_mode != "valid"
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or in_transform()
             or has_torch_function((x,))
             or self.weight.is_inference()
             or pos_embed.is_inference()

@@ -2,6 +2,7 @@
 
 from .audio import AudioClassifier, NoiseAndRoll, SpecAugment, mix_waves
 from .log_mel import LogMel
+from .points import PointClassifier, PointsToViews
 from .video import FramesToMap, VideoClassifier
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "FramesToMap",
     "LogMel",
     "NoiseAndRoll",
+    "PointClassifier",
+    "PointsToViews",
     "SpecAugment",
     "VideoClassifier",
     "mix_waves",

@@ -4,8 +4,8 @@ import fnmatch
 
 import timm
 
+from ..checkpoints import load_checkpoint
 from . import lsnet, pelk, replknet, slak, uniconvnet, unireplknet
-from ._checkpoint import load_checkpoint
 from .lsnet import LSNet
 from .pelk import PeLK
 from .replknet import RepLKNet

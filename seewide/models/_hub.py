@@ -9,7 +9,6 @@ that was killed begins anew, since it keeps no partial files.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import sys
@@ -31,8 +30,8 @@ from timm.models._pretrained import PretrainedCfg
 from torch import Tensor, nn
 
 from .._version import __version__
+from ..checkpoints import read_state_dict, sha256, unwrap
 from ..errors import InputError, unknown
-from ._checkpoint import read_state_dict, unwrap
 
 Convert = Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]
 
@@ -133,15 +132,6 @@ def fetch(config: PretrainedCfg, cache_dir: str | Path | None = None) -> Path:
     verdict = "as published" if expected else "none is published to compare"
     _show(f"{path.name}: {path.stat().st_size:,} bytes, SHA-256 {digest} ({verdict})")
     return path
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _config(variant: str, chosen: Any, overlay: Mapping[str, Any]) -> PretrainedCfg:

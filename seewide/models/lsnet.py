@@ -18,6 +18,7 @@ from timm.layers import DropPath, SEModule, calculate_drop_path_rates
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..checkpoints import invert, rename
 from ..errors import InputError
 from ..layers import (
     BatchNormHead,
@@ -30,7 +31,6 @@ from ..layers import (
     distance_index,
     resize_biases,
 )
-from ._checkpoint import invert, rename
 from ._hub import build, imagenet_cfg
 from ._staged import Stage, StagedNet, four_each
 

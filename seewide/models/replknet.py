@@ -17,10 +17,10 @@ from timm.layers import ClassifierHead, DropPath, calculate_drop_path_rates
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..checkpoints import invert, rename
 from ..layers.conv_norm import ConvNorm, NormConvNorm, conv_norm_relu
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..reparam import batch_norm_affine
-from ._checkpoint import invert, rename
 from ._hub import build, imagenet_cfg
 from ._staged import Stage, StagedNet, four_each
 

@@ -16,10 +16,10 @@ from functools import partial
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..checkpoints import invert, rename
 from ..errors import InputError
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..layers.strips import StripReparamBlock
-from ._checkpoint import invert, rename
 from ._convnext import ConvNeXtBlock, ConvNeXtFrame, convnext_downsample
 from ._hub import build, imagenet_cfg
 from ._staged import Stage

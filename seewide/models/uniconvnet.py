@@ -26,9 +26,9 @@ from timm.layers import (
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..checkpoints import invert, rename
 from ..layers import DCNv3, DepthwiseConv2dLast, ReceptiveFieldAggregator
 from ..layers.rfa import fold_scale
-from ._checkpoint import invert, rename
 from ._hub import build, imagenet_cfg
 from ._staged import Stage, StagedNet, conv_stem, four_each
 

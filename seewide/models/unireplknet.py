@@ -14,10 +14,10 @@ from timm.layers import LayerNorm2d, NormMlpClassifierHead, calculate_drop_path_
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..checkpoints import invert, rename
 from ..errors import InputError
 from ..layers import UniRepLKNetBlock
 from ..layers.unireplknet_block import MERGED_FROM
-from ._checkpoint import invert, rename
 from ._hub import build, imagenet_cfg
 from ._staged import Stage, StagedNet, conv_stem, four_each
 
@@ -123,7 +123,7 @@ RULES = [
     (r"^norm\.", "head.norm."),
     (r"^head\.", "head.fc."),
 ]
-AUTHORS_FORMS = ("training", "merged")  # of the files that their code reads
+AUTHORS_FORMS = ("training", "fused")  # of the files that their code reads
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -6,17 +6,21 @@ autograd, autocast, meta tensors, `torch.func`, `torch.compile`, `torch.export`,
 
 from ._dispatch import explain, use_backend
 from .aggregation import small_kernel_aggregation, small_kernel_aggregation_reference
+from .asymmetric import asymmetric_conv, asymmetric_conv_reference, fusion_kernel
 from .deformable import dcnv3, dcnv3_reference
 from .depthwise import depthwise_conv2d, depthwise_conv2d_reference
 from .grn import global_response_norm, global_response_norm_reference
 from .peripheral import peripheral_conv2d, peripheral_conv2d_reference, sharing_grid
 
 __all__ = [
+    "asymmetric_conv",
+    "asymmetric_conv_reference",
     "dcnv3",
     "dcnv3_reference",
     "depthwise_conv2d",
     "depthwise_conv2d_reference",
     "explain",
+    "fusion_kernel",
     "global_response_norm",
     "global_response_norm_reference",
     "peripheral_conv2d",

@@ -29,6 +29,7 @@ from typing import ClassVar
 import torch
 
 from ..errors import InputError, unknown
+from ..kernels._plain import in_transform as in_transform  # for layers
 
 
 @dataclass(frozen=True)

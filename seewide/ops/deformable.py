@@ -24,6 +24,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from ..errors import InputError
 from ..kernels import triton
+from ..kernels._plain import in_transform, needs_plain_operators
 from ..kernels.cpu import deformable as cpu
 from ._dispatch import Backend, Operator, autocasts, reference_backend, run_without_autocast
 
@@ -84,7 +85,8 @@ def dcnv3(
                 dilation=dilation,
                 softmax=softmax,
             )
-        _check(x, offset, mask, kernel_size, groups, stride, dilation)
+        if not torch.jit.is_tracing():  # a trace would record comparisons of sizes
+            _check(x, offset, mask, kernel_size, groups, stride, dilation)
         return run_without_autocast(
             _operator, *tensors, kernel_size, groups, offset_scale, stride, dilation, softmax
         )
@@ -162,9 +164,69 @@ def _sample_maps(
     grid = grid.transpose(2, 3).transpose(1, 2).reshape(N * groups, Ho * Wo, K, 2)
     m = mask.to(column.dtype).reshape(N, Ho * Wo, groups, K).transpose(1, 2)
     m = m.softmax(-1) if softmax else m
-    taps = F.grid_sample(x_maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if torch.jit.is_scripting():
+        taps = F.grid_sample(
+            x_maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        )
+    else:
+        taps = _grid_sample(x_maps, grid)
     y = (taps * m.reshape(N * groups, 1, Ho * Wo, K)).sum(-1)
     return y.reshape(N, C, Ho * Wo).transpose(1, 2).reshape(N, Ho, Wo, C).to(x.dtype)
+
+
+def _grid_sample(x: Tensor, grid: Tensor) -> Tensor:
+    """`F.grid_sample` of (M, D, H, W) at (M, P, K, 2); in eager mode with second derivatives."""
+    trains = torch.is_grad_enabled() and (x.requires_grad or grid.requires_grad)
+    if trains and not torch.compiler.is_compiling() and needs_plain_operators() is None:
+        return _GridSample.apply(x, grid)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+class _GridSample(torch.autograd.Function):
+    """grid_sample, whose derivative in PyTorch cannot be differentiated again."""
+
+    @staticmethod
+    def forward(x: Tensor, grid: Tensor) -> Tensor:
+        return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor):
+        needed = list(ctx.needs_input_grad)
+        if not torch.is_grad_enabled():
+            backward = torch.ops.aten.grid_sampler_2d_backward
+            found = backward(dy, *ctx.saved_tensors, 0, 0, False, needed)  # bilinear, zeros
+            return tuple(g if need else None for g, need in zip(found, needed, strict=True))
+        inputs = [t for t, need in zip(ctx.saved_tensors, needed, strict=True) if need]
+        found = iter(
+            torch.autograd.grad(_bilinear(*ctx.saved_tensors), inputs, dy, create_graph=True)
+        )
+        return tuple(next(found) if need else None for need in needed)
+
+
+def _bilinear(x: Tensor, grid: Tensor) -> Tensor:
+    """grid_sample in operators that can be differentiated any number of times."""
+    (M, D, H, W), points = x.shape, grid.shape[1] * grid.shape[2]
+    column, row = ((grid + 1) * grid.new_tensor([W, H]) / 2 - 0.5).unbind(-1)
+    left, top = column.floor(), row.floor()
+    y = 0.0
+    for i, near_i in ((top, 1 - (row - top)), (top + 1, row - top)):
+        for j, near_j in ((left, 1 - (column - left)), (left + 1, column - left)):
+            inside = (i >= 0) & (i < H) & (j >= 0) & (j < W)
+            index = i.clamp(0, H - 1).long() * W + j.clamp(0, W - 1).long()
+            index = index.reshape(M, 1, points).expand(-1, D, -1)
+            pixels = x.flatten(2).gather(2, index).reshape(M, D, *column.shape[1:])
+            y = y + pixels * torch.where(inside, near_i * near_j, 0.0).unsqueeze(1)
+    return y
+
+
+def _on_torch(*args) -> Tensor:
+    if in_transform():  # grid_sample has no forward-mode and no second derivatives
+        return dcnv3_reference(*args)
+    return _sample_maps(*args)
 
 
 def _on_cpu(*args) -> Tensor:
@@ -189,7 +251,7 @@ def _on_triton(*args) -> Tensor:
 _operator = Operator(
     "dcnv3",
     Backend("cpu", _on_cpu, cpu.cannot, plan=lambda *args: "torch.nn.functional.embedding_bag"),
-    Backend("torch", _sample_maps, plan=lambda *args: "torch.nn.functional.grid_sample"),
+    Backend("torch", _on_torch, plan=lambda *args: "torch.nn.functional.grid_sample"),
     Backend("triton", _on_triton, _triton_cannot, triton.prefer, triton.slower),
     reference_backend(dcnv3_reference),
 )

@@ -51,7 +51,8 @@ def depthwise_conv2d(
             return handle_torch_function(
                 depthwise_conv2d, tensors, x, weight, bias=bias, dilation=dilation
             )
-        _check(x, weight, bias, dilation)
+        if not torch.jit.is_tracing():  # a trace would record comparisons of sizes
+            _check(x, weight, bias, dilation)
         return run_without_autocast(_operator, x, weight, bias, dilation)
 
 

@@ -44,7 +44,7 @@ def global_response_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: fl
     else:
         if has_torch_function((x,)):  # fx proxies: one node in the traced graph
             return handle_torch_function(global_response_norm, (x,), x, weight, bias, eps)
-        if not torch.jit.is_tracing():
+        if not torch.jit.is_tracing():  # a trace would record comparisons of sizes
             _check(x, weight, bias)
         return _operator(x, weight, bias, eps)
 

@@ -73,6 +73,10 @@ def sharing_grid(kernel_size: int, center: int = 5, base: int = 2) -> list[int]:
 
 def expand_weight(weight: Tensor, grid: list[int]) -> Tensor:
     """The K x K kernel: each weight repeated over its cell, (C, k, k) -> (C, K, K)."""
+    if not torch.jit.is_scripting() and torch.jit.is_tracing():
+        # Without an index tensor, which a trace would store as a constant, with its device.
+        rows = torch.cat([weight[:, u : u + 1].expand(-1, s, -1) for u, s in enumerate(grid)], 1)
+        return torch.cat([rows[..., v : v + 1].expand(-1, -1, s) for v, s in enumerate(grid)], 2)
     cells: list[int] = []
     for cell, size in enumerate(grid):
         for _ in range(size):
@@ -120,7 +124,8 @@ def peripheral_conv2d(
             return handle_torch_function(
                 peripheral_conv2d, tensors, x, weight, grid, bias, pos_embed, pos_mode
             )
-        _check(x, weight, grid, bias, pos_embed, pos_mode)
+        if not torch.jit.is_tracing():  # a trace would record comparisons of sizes
+            _check(x, weight, grid, bias, pos_embed, pos_mode)
         return run_without_autocast(_operator, x, weight, grid, bias, pos_embed, pos_mode)
 
 

@@ -33,8 +33,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from seewide.checkpoints import load_checkpoint, read_state_dict
 from seewide.errors import InputError, write_atomically
-from seewide.models._checkpoint import load_checkpoint, read_state_dict
 from seewide.recipes import Recipe
 from seewide.tasks import Task, get_task
 from seewide.train.build import build_backbone

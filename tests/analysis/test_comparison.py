@@ -17,6 +17,7 @@ from seewide.analysis.images import list_pictures
 from seewide.analysis.shape_bias import list_conflicts
 from seewide.analysis.subject import Subject
 from seewide.errors import InputError
+from seewide.preprocess import Preprocess
 
 COLOURS = ("red", "blue")
 
@@ -45,10 +46,10 @@ def page(folder, tmp_path_factory):
     curves = [{"epoch": e, "train_loss": 1 / e, "val_top1": 10.0 * e} for e in (1, 2)]
     make = timm.create_model
     subjects = [
-        Subject("a run", make("test_convnext", num_classes=2), 32, trained=True,
+        Subject("a run", make("test_convnext", num_classes=2), Preprocess(32), trained=True,
                 class_names=COLOURS, metrics=curves),
-        Subject("of <16>", make("test_resnet", num_classes=16), 32, trained=True),
-        Subject("untrained", make("test_efficientnet", num_classes=2), 32),
+        Subject("of <16>", make("test_resnet", num_classes=16), Preprocess(32), trained=True),
+        Subject("untrained", make("test_efficientnet", num_classes=2), Preprocess(32)),
     ]  # fmt: skip
     pictures = list_pictures(folder / "pictures")
     heard = []

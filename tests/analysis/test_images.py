@@ -44,9 +44,7 @@ def test_they_are_read_one_at_a_time(folder):
     for number in range(7):
         assert torch.is_tensor(next(pictures))
         assert len(steps) == number + 1
-    with pytest.raises(
-        InputError, match=r"could not read the picture .*b.3\.png: it is broken or no"
-    ):
+    with pytest.raises(InputError, match=r"b.3\.png is not an image that can be read"):
         next(pictures)
 
 
@@ -60,5 +58,5 @@ def test_bad_input_is_one_sentence(folder, tmp_path):
         list_pictures(tmp_path / "empty")
     whole = (folder / "a" / "1.png").read_bytes()
     (folder / "a" / "1.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"could not read the picture .*a.1\.png"):
+    with pytest.raises(InputError, match=r"a.1\.png is "):
         open_picture(folder / "a" / "1.png")

@@ -21,7 +21,7 @@ SHAPES = [  # N, C, H, W, kh, kw: odd and non-square maps, kernels larger than t
 @pytest.fixture
 def everywhere(monkeypatch):
     """Transforms also where direct sums are faster."""
-    monkeypatch.setattr(depthwise, "_fourier_pays", lambda *args: True)
+    monkeypatch.setattr(depthwise, "fourier_pays", lambda *args: True)
 
 
 @pytest.mark.usefixtures("everywhere")

@@ -99,7 +99,9 @@ def test_three_crops_span_the_longer_side():
     assert torch.equal(three_crops(x.transpose(2, 3)), crops.transpose(3, 4))
 
 
-@pytest.mark.parametrize("case", ["video_small", "video_official"])
+@pytest.mark.parametrize(
+    "case", ["video_small", pytest.param("video_official", marks=pytest.mark.slow)]
+)
 def test_classifier_equals_the_authors(case):
     figures = Figures(case)
     small = case == "video_small"

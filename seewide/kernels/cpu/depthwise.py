@@ -73,7 +73,7 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
     if x.numel() == 0:
         return "direct"
     N, _, H, W = x.shape
-    if dilation == 1 and _fourier_pays(x, weight.shape[2], weight.shape[3], 2 + 1 / N):
+    if dilation == 1 and fourier_pays(x, weight.shape[2], weight.shape[3], 2 + 1 / N):
         return "fourier"
     columns = min(weight.shape[3] // 2, (W - 1) // dilation) * dilation
     if dilation > 1:  # brdgmm_dw has no dilation
@@ -99,7 +99,7 @@ def _met(length: int, taps: int) -> float:
     return 2 * r + 1 - r * (r + 1) / length
 
 
-def _fourier_pays(x: Tensor, kh: int, kw: int, transforms: float) -> bool:
+def fourier_pays(x: Tensor, kh: int, kw: int, transforms: float) -> bool:
     """Whether that many transforms of each plane take less time than the taps."""
     if kh * kw < FOURIER_FROM:
         return False
@@ -114,7 +114,6 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: i
         # where it has not, and rounded once.
         bias = bias if bias is None else bias.float()
         return depthwise_conv2d(x.float(), weight.float(), bias, dilation).to(x.dtype)
-    weight = _crop(x, weight, dilation)
     trained = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     if torch.is_grad_enabled() and trained:
         return _Depthwise.apply(x, weight, bias, dilation)
@@ -126,13 +125,19 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _crop(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """Without the taps that meet only padding: 51 x 51 on a 14 x 14 map has 27 x 27 live ones."""
+def crop(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Without the taps that meet only padding: 51 x 51 on a 14 x 14 map uses 27 x 27 of them."""
     for axis in (2, 3):
-        size, live = weight.shape[axis], 2 * ((x.shape[axis] - 1) // dilation) + 1
-        if live < size:
-            weight = weight.narrow(axis, (size - live) // 2, live)
+        size = weight.shape[axis]
+        used = _used(x.shape[axis], size, dilation)
+        if used < size:
+            weight = weight.narrow(axis, (size - used) // 2, used)
     return weight
+
+
+def _used(length: int, taps: int, dilation: int) -> int:
+    """How many of the taps along an axis meet a map of this length."""
+    return min(taps, 2 * ((length - 1) // dilation) + 1)
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -146,10 +151,11 @@ def layout_of(x: Tensor) -> torch.memory_format:
     lambda x, weight, bias, dilation: torch.empty_like(x, memory_format=layout_of(x)),
 )
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    C, _, kh, kw = weight.shape
-    ph, pw = kh // 2 * dilation, kw // 2 * dilation
     if x.numel() == 0:  # the library calls below do not all support empty maps
         return torch.empty_like(x, memory_format=layout_of(x))
+    weight = crop(x, weight, dilation)
+    C, _, kh, kw = weight.shape
+    ph, pw = kh // 2 * dilation, kw // 2 * dilation
     form = plan(x, weight, bias, dilation)
     if x.shape[0] == 1 and x.stride(0) == 0:  # from Inductor; hides channels last from oneDNN
         x = x.as_strided(x.shape, (x[0].numel(), *x.stride()[1:]))
@@ -189,7 +195,7 @@ class _Depthwise(torch.autograd.Function):
             dy = dy.contiguous(memory_format=layout_of(x))
             dx = depthwise_conv2d(dy, weight.flip(2, 3), None, ctx.dilation)
         if ctx.needs_input_grad[1]:
-            dw = _weight_gradient(x, dy, weight.shape[2], weight.shape[3], ctx.dilation)
+            dw = weight_gradient(x, dy, weight.shape[2], weight.shape[3], ctx.dilation)
         if ctx.needs_input_grad[2]:
             db = dy.sum((0, 2, 3))
         return dx, dw, db, None
@@ -200,13 +206,23 @@ class _Depthwise(torch.autograd.Function):
     "(Tensor x, Tensor dy, int kh, int kw, int dilation) -> Tensor",
     lambda x, dy, kh, kw, dilation: x.new_empty(x.shape[1], 1, kh, kw),
 )
-def _weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int) -> Tensor:
-    """dw (C, 1, kh, kw): N*C maps, each convolved with its own dy, dilation turned stride."""
+def weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int) -> Tensor:
+    """dw (C, 1, kh, kw), zero at the taps that meet only padding."""
     if x.numel() == 0:
         return x.new_zeros(x.shape[1], 1, kh, kw)
+    used = _used(x.shape[2], kh, dilation), _used(x.shape[3], kw, dilation)
+    dw = _used_weight_gradient(x, dy, *used, dilation)
+    if used == (kh, kw):
+        return dw
+    rows, columns = (kh - used[0]) // 2, (kw - used[1]) // 2
+    return F.pad(dw, (columns, columns, rows, rows))
+
+
+def _used_weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int) -> Tensor:
+    """N * C maps, each convolved with its own dy; the dilation becomes the stride."""
     if kh == kw == 1:  # such as any kernel cropped to a 1 x 1 map; oneDNN has nothing fast for it
         return (x * dy).sum((0, 2, 3)).reshape(-1, 1, 1, 1)
-    if dilation == 1 and _fourier_pays(x, kh, kw, 1.5):  # 2 to 2.1, on what is a slower rival
+    if dilation == 1 and fourier_pays(x, kh, kw, 1.5):  # 2 to 2.1, on what is a slower rival
         return fourier.weight_gradient(x, dy, kh, kw)
     N, C, H, W = x.shape
     ph, pw = kh // 2 * dilation, kw // 2 * dilation

@@ -1,8 +1,11 @@
 """From the authors' checkpoints to safetensors that say where they come from, and back.
 
 Conversion renames keys and nothing else: each tensor keeps its bits, and before a file is written
-the way back is gone and has to end at the tensors it began with. Buffers that hold no weights
-(the index tables of LSNet's attention) are left out on the way here and made anew on the way back.
+the keys are converted back and have to lead to the same tensors. Buffers that hold no weights
+(the index tables of LSNet's attention) are left out of our layout and computed for the authors'.
+
+The networks are those registered with timm whose file names the layout of their authors
+(`AUTHORS_FORMS`, `checkpoint_filter_fn` and `authors_state_dict`), as all of `seewide.models` do.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +21,14 @@ from types import ModuleType
 
 import timm
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from ._version import __version__
-from .errors import InputError, unknown, write_atomically
-from .models import FAMILIES, list_models
-from .models._checkpoint import differences, read_state_dict, unwrap
-from .models._hub import sha256
-from .reparam import fuse
+from .._version import __version__
+from ..errors import InputError, unknown, write_atomically
+from ..reparam import fuse
+from .integrity import read_metadata, safetensors_bytes, sha256
+from .loading import differences
+from .reading import read_state_dict, unwrap
 
 ENDINGS = {"seewide": (".safetensors",), "authors": (".pth", ".pt")}
 
@@ -39,7 +41,7 @@ class Identity:
 
     model: str
     family: ModuleType
-    form: str  # "training" or "merged"
+    form: str  # "training" or "fused"
     layout: str  # "seewide" or "authors", as it was found
     state: State  # under our keys
 
@@ -56,8 +58,8 @@ class Conversion:
     def __str__(self) -> str:
         facts = self.provenance
         return (
-            f"{self.path}: {facts['architecture']} in {facts['form']} form, {self.tensors} tensors "
-            f"in the layout of {self.layout}, from {facts['source_file']} "
+            f"{self.path}: {_article(facts['form'])} {facts['architecture']}, "
+            f"{self.tensors} tensors in the layout of {self.layout}, from {facts['source_file']} "
             f"(SHA-256 {facts['source_sha256']})"
         )
 
@@ -68,10 +70,10 @@ def convert(
     to: str = "seewide",
     model: str | None = None,
 ) -> Conversion:
-    """Rewrite a checkpoint in the other key layout; neither tensors nor form change.
+    """Rewrite a checkpoint in the other key layout; no tensor changes.
 
     Args:
-        source: a safetensors or torch file, of training or merged form, in either layout.
+        source: a safetensors or torch file of a training model or a fused one, in either layout.
         target: ends in `.safetensors` for our layout, in `.pth` for the authors'. Replaced in one
             step.
         to: "seewide" or "authors"; the authors' is `{"model": state_dict}`, as they save it.
@@ -101,10 +103,8 @@ def convert(
     if to == "seewide":
         state = found.state
         if found.layout == "authors":
-            authors_state_dict(found)  # raises where the way back does not lead here
-        # Clones, since safetensors refuses tensors that share memory.
-        own = {key: value.clone().contiguous() for key, value in state.items()}
-        content = save(own, metadata={**_header(source), **provenance})
+            authors_state_dict(found)  # raises if converting back gives other tensors
+        content = safetensors_bytes(state, {**_header(source), **provenance})
     else:
         state = authors_state_dict(found)
         buffer = io.BytesIO()
@@ -123,23 +123,22 @@ def identify(
     """Find the network that `state` is of, by its keys and shapes.
 
     Args:
-        state: tensors on any device, in our layout or the authors', training or merged form.
-        model: the only name to try; None tries all of `seewide.list_models()`.
+        state: tensors on any device, in our layout or the authors', fused or not.
+        model: the only name to try; None tries every network that can be converted.
         hint: a text whose words are names to try first, such as the name of the file.
         origin: what errors call the state dict.
 
     Raises:
         InputError: no network fits, or `model` does not; the sentence then names a difference.
     """
-    if model is not None and model not in list_models():
-        raise unknown("model", model, list_models())
+    families = _families()
+    known = [name for family in families for name in _names(family, None, "")]
+    if model is not None and model not in known:
+        raise unknown("model", model, known)
     complaints = []
-    for family in FAMILIES:
-        # An empty model: some families fit weights to the model's input size, we only rename.
-        ours = dict(state)
-        if family.AUTHORS_FORMS:
-            ours = dict(family.checkpoint_filter_fn(ours, nn.Module()))
-        if not all(key.startswith(("stem.", "stages.", "head.")) for key in ours):
+    for family in families:
+        ours = _renamed(family, state)
+        if ours is None or not all(key.startswith(("stem.", "stages.", "head.")) for key in ours):
             continue
         for name in _names(family, model, hint):
             for form, own in _forms(name, ours):
@@ -150,33 +149,51 @@ def identify(
                 complaints.append("; ".join(wrong))
     if model is not None and complaints:
         raise InputError(f"{origin} does not fit {model}: {complaints[0]}")
-    which = model or f"any of the {len(list_models())} networks of `seewide models`"
+    which = model or f"any of the {len(known)} networks of `seewide models`"
     raise InputError(f"{origin} does not have the keys and shapes of {which}")
 
 
 def authors_state_dict(found: Identity) -> State:
-    """The state dict under the authors' keys, from which the way back leads to the same tensors.
+    """The state dict under the authors' keys; converted back, it gives the same tensors.
 
     Raises:
-        InputError: the authors have no files of this network in this form.
+        InputError: the authors have no files of this network, fused or not.
     """
     forms = found.family.AUTHORS_FORMS
     if found.form not in forms:
-        why = f"only {' and '.join(forms)} form" if forms else "no code was published"
-        raise InputError(f"no authors' layout for {found.model} in {found.form} form: {why}")
+        why = f"only for {' and '.join(forms)} models" if forms else "no code was published"
+        raise InputError(f"no authors' layout for {_article(found.form)} {found.model}: {why}")
     theirs = found.family.authors_state_dict(found.state)
     back = found.family.checkpoint_filter_fn(theirs, nn.Module())
     wrong = {k for k in back.keys() | found.state.keys() if back.get(k) is not found.state.get(k)}
     if wrong:
         raise InputError(
-            f"{found.model} has keys that the authors' layout does not tell apart: {min(wrong)} "
+            f"{found.model} has keys that the authors' layout does not distinguish: {min(wrong)} "
             f"and {len(wrong) - 1} more"
         )
     return theirs
 
 
+def _families() -> list[ModuleType]:
+    """The files of networks that can be converted, in the order of their names."""
+    modules = {timm.model_entrypoint(name).__module__ for name in timm.list_models()}
+    found = (sys.modules[name] for name in sorted(modules))
+    return [module for module in found if getattr(module, "AUTHORS_FORMS", None) is not None]
+
+
+def _renamed(family: ModuleType, state: Mapping[str, Tensor]) -> State | None:
+    """The state dict under our keys; None if its tensors are none of this family's."""
+    if not family.AUTHORS_FORMS:
+        return dict(state)
+    try:
+        # An empty model: some families fit weights to the model's input size, we only rename.
+        return dict(family.checkpoint_filter_fn(dict(state), nn.Module()))
+    except (LookupError, RuntimeError, TypeError, ValueError, ArithmeticError):
+        return None  # tensors of shapes that this family never has
+
+
 def _names(family: ModuleType, model: str | None, hint: str) -> list[str]:
-    """The family's architectures, those that the hint speaks of first."""
+    """The family's architectures, those that the hint contains first."""
     names = dict.fromkeys(name.partition(".")[0] for name in family.default_cfgs)
     if model is not None:
         return [model] if model in names else []
@@ -185,15 +202,25 @@ def _names(family: ModuleType, model: str | None, hint: str) -> list[str]:
 
 
 def _forms(name: str, ours: State) -> Iterator[tuple[str, State]]:
-    """Both forms of the network, without memory, if its depths are those of `ours`."""
-    classes = [ours[k].shape[0] for k in _CLASSIFIERS if k in ours]
+    """The network without memory, unfused and fused, if its depths are those of `ours`."""
+    options = {"num_classes": max((_size(ours, key, 0) for key in _CLASSIFIERS), default=0)}
     first = f"{timm.get_pretrained_cfg(name).first_conv}.weight"
-    options = {"in_chans": ours[first].shape[1]} if first in ours else {}
-    net = timm.create_model(name, device="meta", num_classes=max(classes, default=0), **options)
+    if _size(ours, first, 1):
+        options["in_chans"] = _size(ours, first, 1)
+    net = timm.create_model(name, device="meta", **options)
     own = net.state_dict()
     yield "training", own
     if _blocks(own) == _blocks(ours):
-        yield "merged", fuse(net).state_dict()
+        yield "fused", fuse(net).state_dict()
+
+
+def _size(state: State, key: str, axis: int) -> int:
+    """Length of an axis of a tensor; 0 without the tensor or the axis."""
+    return state[key].shape[axis] if key in state and state[key].ndim > axis else 0
+
+
+def _article(form: str) -> str:
+    return "a fused" if form == "fused" else "a training"
 
 
 _CLASSIFIERS = ("head.fc.linear.weight", "head.fc.weight")  # behind a batch norm, or alone
@@ -207,8 +234,7 @@ def _header(path: Path) -> dict[str, str]:
     """What a safetensors file says about itself, such as the facts of a training run."""
     if path.suffix != ".safetensors":
         return {}
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+    return read_metadata(path)
 
 
 def _hint(path: Path) -> str:

@@ -1,0 +1,41 @@
+"""Files of weights: read without running code, checked, converted between key layouts.
+
+load_checkpoint(model, source)   weights into a model, all or nothing
+read_state_dict(path)            what a safetensors or torch file holds
+save_safetensors(path, state)    safetensors with a checksum of its tensors and metadata
+convert(source, target)          the authors' files to safetensors of ours, and back
+"""
+
+from .conversion import Conversion, Identity, authors_state_dict, convert, identify
+from .integrity import (
+    checksum,
+    read_metadata,
+    save_safetensors,
+    sha256,
+    verify,
+    with_checksum,
+    without_checksum,
+)
+from .loading import differences, invert, load_checkpoint, rename
+from .reading import read_state_dict, unwrap
+
+__all__ = [
+    "Conversion",
+    "Identity",
+    "authors_state_dict",
+    "checksum",
+    "convert",
+    "differences",
+    "identify",
+    "invert",
+    "load_checkpoint",
+    "read_metadata",
+    "read_state_dict",
+    "rename",
+    "save_safetensors",
+    "sha256",
+    "unwrap",
+    "verify",
+    "with_checksum",
+    "without_checksum",
+]
