@@ -29,12 +29,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from seewide.checkpoints import load_checkpoint, read_state_dict
+from seewide.checkpoints import (
+    checksum,
+    load_checkpoint,
+    read_metadata,
+    read_state_dict,
+    save_safetensors,
+)
 from seewide.errors import InputError, write_atomically
+from seewide.options import parse
 from seewide.recipes import Recipe
 from seewide.tasks import Task, get_task
 from seewide.train.build import build_backbone
@@ -42,33 +47,6 @@ from seewide.train.runtime import Runtime
 
 CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
 BEST, LAST, PREVIOUS = "best.safetensors", "last.pt", "previous.pt"
-
-
-def checksum(state: Any) -> str:
-    """A SHA-256 of a nested state: types, keys, numbers, and the bytes of tensors."""
-    import hashlib
-
-    digest = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, Tensor):
-            digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
-            flat = value.detach().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
-        elif isinstance(value, Mapping):
-            digest.update(f"dict {len(value)}\n".encode())
-            for key, entry in value.items():
-                add(key)
-                add(entry)
-        elif isinstance(value, list | tuple):
-            digest.update(f"{type(value).__name__} {len(value)}\n".encode())
-            for entry in value:
-                add(entry)
-        else:
-            digest.update(f"{type(value).__name__} {value!r}\n".encode())
-
-    add(state)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -176,22 +154,18 @@ class WeightsInfo:
     @classmethod
     def of(cls, path: Path) -> WeightsInfo | None:
         """Read the header of a safetensors file; None if it is not a run's."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is damaged or not a safetensors file: {error}") from None
-        return cls.from_header(header)
+        return cls.from_header(read_metadata(path))
 
     @classmethod
     def from_header(cls, header: Mapping[str, str]) -> WeightsInfo | None:
         """The facts in a header, also in that of a file of seewide 0.1; None if there are none."""
         names = {field.name for field in fields(cls)}
         try:
-            values = {name: json.loads(text) for name, text in header.items() if name != "checksum"}
-            if "class_names" in values:
-                values = _from_0_1(values)
-            info = cls(**{name: values[name] for name in names})
+            if "class_names" in header:
+                values = _from_0_1({name: json.loads(text) for name, text in header.items()})
+            else:
+                values = {name: json.loads(header[name]) for name in names}
+            info = cls(**values)
             return info if isinstance(info.facts, dict) and isinstance(info.options, dict) else None
         except (TypeError, ValueError, KeyError, RecursionError):  # a fact is missing, or no JSON
             return None
@@ -219,8 +193,6 @@ def make_options(kind: type, values: Mapping[str, Any]) -> Any:
     Raises:
         InputError: unknown names, or values of the wrong type or out of range.
     """
-    from seewide.options import parse
-
     kind = getattr(kind, "Options", kind)
     return kind(**{name: parse(kind, name, value) for name, value in values.items()})
 
@@ -261,9 +233,7 @@ def load_run(run: str | os.PathLike) -> tuple[nn.Module, Task, WeightsInfo]:
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], info: WeightsInfo) -> None:
     """Write weights that are on the CPU as safetensors with the facts of their run."""
-    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    header = info.header() | {"checksum": checksum(contiguous)}
-    _write_bytes(path, save(contiguous, metadata=header))
+    save_safetensors(path, weights, info.header())
 
 
 def epoch_file(epoch: int) -> str:
