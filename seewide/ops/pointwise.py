@@ -145,6 +145,8 @@ def _check(
 ) -> None:
     if activation not in ACTIVATIONS:
         raise unknown("activation", activation, ACTIVATIONS)
+    if torch.jit.is_tracing():
+        return  # sizes are tensors here, and comparing them would be recorded as a constant
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise InputError(
             "x must be (..., C_in) and weight (C_out, C_in), got shapes "
