@@ -68,9 +68,9 @@ def mark_constants(graph: fx.Graph) -> None:
     """Give a key to every node that does not depend on the input."""
     for node in graph.nodes:
         pure = is_pure(node) or node.target in OURS
-        if pure and "key" not in node.meta and node.all_input_nodes:
-            if all(is_constant(n) for n in node.all_input_nodes):
-                node.meta["key"] = key_of(node)
+        inputs = node.all_input_nodes
+        if pure and "key" not in node.meta and inputs and all(map(is_constant, inputs)):
+            node.meta["key"] = key_of(node)
 
 
 def constant(graph: fx.Graph, before: fx.Node, function, *args) -> fx.Node:
@@ -182,7 +182,7 @@ def fold_scales(graph: fx.Graph) -> int:
             y, vector = vector, y
         if not isinstance(vector, fx.Node) or not is_constant(vector) or is_constant(y):
             continue
-        layer, axis = _layer_behind(y, _axis(vector, node))
+        layer = _layer_behind(y, _axis(vector, node))
         if layer is None:
             continue
         if node.target is aten.mul.Tensor:
@@ -202,11 +202,11 @@ def _axis(vector: fx.Node, node: fx.Node) -> int | None:
     return len(out) - len(shape) + axes[0] if len(axes) == 1 else None
 
 
-def _layer_behind(node: object, axis: int | None) -> tuple[fx.Node | None, int | None]:
+def _layer_behind(node: object, axis: int | None) -> fx.Node | None:
     """The layer whose output channels are this axis of `node`, used for nothing else."""
     while axis is not None and isinstance(node, fx.Node) and len(node.users) == 1:
         if is_layer(node):
-            return (node, 1) if axis == 1 else (None, None)
+            return node if axis == 1 else None
         if node.target not in VIEWS:
             break
         before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
@@ -217,7 +217,7 @@ def _layer_behind(node: object, axis: int | None) -> tuple[fx.Node | None, int |
                 break  # the last axis of both is followed, no other
             axis = len(before) - 1
         node = node.args[0]
-    return None, None
+    return None
 
 
 def drop_views(graph: fx.Graph) -> int:
