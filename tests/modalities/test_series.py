@@ -104,7 +104,7 @@ def test_forecast_equals_the_authors(name):
         ours = seewide.modalities.series.checkpoint_filter_fn(
             {f"{prefix}{k}" if _network(k) else k: v for k, v in network.items()}, model
         )
-        assert len(ours) > 50
+        assert len(ours) > 20
         # A shift of a query or key changes no correlation's maximum: where the exact gradient is
         # zero, both sides hold rounding, here below 2e-5 beside norms of up to hundreds.
         for key, want in ours.items():
