@@ -62,7 +62,8 @@ def measure(run: Path, data: Path) -> ShapeBias:
     """Of the best weights of a run."""
     model, _, info = load_run(run)
     conflicts = list_conflicts(data / "cue_conflict")
-    return measure_shape_bias(model.eval(), conflicts, Preprocess.from_dict(info.preprocess).transform())
+    transform = Preprocess.from_dict(info.preprocess).transform()
+    return measure_shape_bias(model.eval(), conflicts, transform)
 
 
 if __name__ == "__main__":
