@@ -34,6 +34,7 @@ test-slow: $(READY)  ## also those that take longer
 
 fuzz: $(READY)  ## 10,000 random calls of the operators against their definitions (20 minutes)
 	PYTHONPATH=. $(BIN)/python tests/ops/fuzz.py
+	$(BIN)/python -m pytest -m slow tests/ops/test_pointwise_product.py
 
 test-timm: $(READY) $(TIMM_SDIST)  ## timm's own model tests on our networks (PATTERN='unireplknet_*')
 	SEEWIDE_TIMM_PATTERN='$(or $(PATTERN),*)' PYTHONPATH=tests $(BIN)/python -m pytest -q -W ignore -p timm_plugin \

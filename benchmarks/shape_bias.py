@@ -29,10 +29,10 @@ from seewide.analysis.shape_bias import (
     list_conflicts,
     measure_shape_bias,
 )
+from seewide.preprocess import Preprocess
 from seewide.recipes import get, override
 from seewide.train import fit
 from seewide.train.checkpoint import load_run
-from seewide.train.evaluate import eval_transform
 
 NETWORK, SIDE = "unireplknet_a", 64
 RUNS = Path("runs/shape_bias")
@@ -60,9 +60,10 @@ def sixteen_classes(data: Path, folder: Path) -> Path:
 
 def measure(run: Path, data: Path) -> ShapeBias:
     """Of the best weights of a run."""
-    model, info = load_run(run)
+    model, _, info = load_run(run)
     conflicts = list_conflicts(data / "cue_conflict")
-    return measure_shape_bias(model.eval(), conflicts, eval_transform(info))
+    transform = Preprocess.from_dict(info.preprocess).transform()
+    return measure_shape_bias(model.eval(), conflicts, transform)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ MAY_IMPORT = {
     "kernels": {"errors"},
     "ops": {"errors", "kernels"},
     "reparam": {"errors"},
+    "inference": {"errors", "kernels"},
+    "optimize": {"errors", "inference", "kernels", "numerics", "reparam"},
     "layers": {"errors", "ops", "reparam"},
     "models": {"errors", "ops", "layers", "reparam"},
     "surgery": {"errors", "layers", "ops", "reparam"},

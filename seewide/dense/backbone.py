@@ -59,6 +59,19 @@ def build_backbone(
     return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
 
 
+def select_maps(backbone: nn.Module, strides: Sequence[int]) -> tuple[int, ...]:
+    """Which of the maps that `backbone` returns have `strides`; the deepest one of each.
+
+    Raises:
+        InputError: it returns no map of one of them.
+    """
+    found = list(backbone.feature_info.reduction())
+    missing = [stride for stride in strides if stride not in found]
+    if missing:
+        raise InputError(f"the backbone has maps of strides {found}, not of {missing}")
+    return tuple(max(i for i, r in enumerate(found) if r == stride) for stride in strides)
+
+
 def _feature_info(name: str):
     try:
         with torch.device("meta"):  # no memory, no time
@@ -78,6 +91,7 @@ class FeaturePyramid(nn.Module):
     Args:
         backbone: `timm.create_model(..., features_only=True)`, or alike: a module that returns a
             list of maps and has `feature_info.channels()` and `feature_info.reduction()`.
+        take: indices of the maps that are read; None: all.
         out_norms: a layer norm over the channels of each map (UniRepLKNet).
         matrix_biases: LSNet's downstream attention; None: if the backbone is an LSNet.
         freeze_statistics: batch norms of the backbone use their running statistics in training
@@ -87,6 +101,7 @@ class FeaturePyramid(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
+        take: Sequence[int] | None = None,
         out_norms: bool = False,
         matrix_biases: bool | None = None,
         freeze_statistics: bool = False,
@@ -99,13 +114,17 @@ class FeaturePyramid(nn.Module):
         self.backbone = backbone
         self.freeze_statistics = freeze_statistics
         channels = backbone.feature_info.channels()
+        self.take = tuple(range(len(channels)) if take is None else take)
         self.out_norms = (
-            nn.ModuleList(LayerNorm2d(c, eps=1e-6) for c in channels) if out_norms else None
+            nn.ModuleList(LayerNorm2d(channels[i], eps=1e-6) for i in self.take)
+            if out_norms
+            else None
         )
 
     def maps(self, x_NCHW: Tensor) -> list[Tensor]:
         """The backbone's maps (N, C_i, H_i, W_i), fine to coarse, after the norms if there are."""
-        maps = list(self.backbone(channels_last_on_cpu(x_NCHW)))
+        maps = self.backbone(channels_last_on_cpu(x_NCHW))
+        maps = [maps[i] for i in self.take]
         if self.out_norms is not None:
             maps = [norm(x) for norm, x in zip(self.out_norms, maps, strict=True)]
         return maps

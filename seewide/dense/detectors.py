@@ -2,6 +2,7 @@
 
     detector.eval()(images)               list of {"boxes", "scores", "labels"[, "masks"]}
     detector.train()(images, targets)     dict of losses
+    detector(x_NCHW)                      raw outputs of a batch of normalized images
 
 `images` is a list of tensors (3, H, W), 8-bit or floating point in 0..1; `targets` a list of
 {"boxes" (G, 4), "labels" (G,)[, "masks" (G, H, W)]}. Boxes are x1, y1, x2, y2 in pixels of the
@@ -57,6 +58,10 @@ class Detector(FeaturePyramid):
     def detect(self, batch: ImageBatch) -> list[dict[str, Tensor]]:
         """Detections in pixels of the original images."""
 
+    @abstractmethod
+    def outputs(self, x_NCHW: Tensor) -> dict[str, list[Tensor]]:
+        """The pyramid and the outputs at its anchors for a batch of normalized images."""
+
     def features(self, batch: ImageBatch) -> list[Tensor]:
         """The pyramid."""
         return self.neck(self.maps(batch.x_NCHW))
@@ -64,6 +69,8 @@ class Detector(FeaturePyramid):
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        if isinstance(images, Tensor):
+            return self.outputs(images)
         if self.training:
             return means(self.loss_terms(images, targets))
         check_images(images)
@@ -109,6 +116,11 @@ class OneStageDetector(Detector):
     def num_classes(self) -> int:
         return self.bbox_head.num_classes
 
+    def outputs(self, x_NCHW: Tensor) -> dict[str, list[Tensor]]:
+        pyramid = self.neck(self.maps(x_NCHW))
+        logits, offsets = self.bbox_head(pyramid)
+        return {"pyramid": pyramid, "logits": logits, "offsets": offsets}
+
     def terms(self, batch: ImageBatch, targets: Sequence[Target]) -> dict[str, LossTerm]:
         return self.bbox_head.loss_terms(self.bbox_head(self.features(batch)), batch, targets)
 
@@ -149,6 +161,11 @@ class TwoStageDetector(Detector):
     @property
     def num_classes(self) -> int:
         return self.roi_head.num_classes
+
+    def outputs(self, x_NCHW: Tensor) -> dict[str, list[Tensor]]:
+        pyramid = self.neck(self.maps(x_NCHW))
+        logits, offsets = self.rpn_head(pyramid)
+        return {"pyramid": pyramid, "logits": logits, "offsets": offsets}
 
     def terms(self, batch: ImageBatch, targets: Sequence[Target]) -> dict[str, LossTerm]:
         maps = self.features(batch)

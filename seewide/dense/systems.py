@@ -14,7 +14,7 @@ from functools import partial
 from torch import nn
 
 from ..errors import InputError, unknown
-from .backbone import LSNET_PYRAMID, PYRAMID, build_backbone
+from .backbone import LSNET_PYRAMID, PYRAMID, build_backbone, select_maps
 from .checkpoints import load_pretrained
 from .detectors import Detector, OneStageDetector, TwoStageDetector
 from .images import BatchImages
@@ -31,26 +31,23 @@ CHANNELS = 256
 IMAGES = BatchImages()
 
 
-def _channels(backbone: nn.Module) -> list[int]:
-    return backbone.feature_info.channels()
-
-
-def _check_strides(backbone: nn.Module, *allowed: tuple[int, ...]) -> tuple[int, ...]:
-    strides = tuple(backbone.feature_info.reduction())
-    if strides not in allowed:
-        names = " or ".join(map(str, allowed))
-        raise InputError(f"this system needs maps of strides {names}, got {strides}")
-    return strides
+Ints = tuple[int, ...]
 
 
 def _two_stage(
-    backbone: nn.Module, num_classes: int, *, cascade: bool, masks: bool, **others
+    backbone: nn.Module,
+    channels: Ints,
+    strides: Ints,
+    num_classes: int,
+    *,
+    cascade: bool,
+    masks: bool,
+    **others,
 ) -> TwoStageDetector:
-    strides = _check_strides(backbone, PYRAMID, LSNET_PYRAMID)
     if strides == PYRAMID:
-        neck = FPN(_channels(backbone), CHANNELS)
+        neck = FPN(channels, CHANNELS)
     else:
-        neck = LSNetFPN(_channels(backbone), CHANNELS, upsampled=True)
+        neck = LSNetFPN(channels, CHANNELS, upsampled=True)
     if cascade:
         rpn = RPNHead(CHANNELS, box_loss=partial(smooth_l1_loss, beta=1 / 9), border=0)
         roi = CascadeRoIHead(num_classes, CHANNELS, masks=masks)
@@ -62,23 +59,23 @@ def _two_stage(
     )
 
 
-def _retinanet(backbone: nn.Module, num_classes: int, **others) -> OneStageDetector:
-    _check_strides(backbone, PYRAMID[1:], LSNET_PYRAMID)
-    neck = FPN(_channels(backbone), CHANNELS, extra="on_input")
+def _retinanet(
+    backbone: nn.Module, channels: Ints, strides: Ints, num_classes: int, **others
+) -> OneStageDetector:
+    neck = FPN(channels, CHANNELS, extra="on_input")
     return OneStageDetector(backbone, neck, RetinaHead(num_classes, CHANNELS), **others)
 
 
 def _ssdlite(
-    backbone: nn.Module, num_classes: int, images: BatchImages, **others
+    backbone: nn.Module, channels: Ints, strides: Ints, num_classes: int, **others
 ) -> OneStageDetector:
-    _check_strides(backbone, (16, 32))
-    neck = SSDNeck(_channels(backbone))
-    head = SSDHead(num_classes, neck.channels)
-    return OneStageDetector(backbone, neck, head, images=images, **others)
+    neck = SSDNeck(channels)
+    return OneStageDetector(backbone, neck, SSDHead(num_classes, neck.channels), **others)
 
 
-def _segmenter(backbone: nn.Module, num_classes: int, *, head: str, **others) -> Segmenter:
-    channels = _channels(backbone)
+def _segmenter(
+    backbone: nn.Module, channels: Ints, strides: Ints, num_classes: int, *, head: str, **others
+) -> Segmenter:
     neck = auxiliary = None
     if head in ("upernet", "deeplabv3", "pspnet"):
         auxiliary = FCNHead(channels[-2], num_classes)
@@ -101,8 +98,8 @@ class System:
     """How a system is built.
 
     Args:
-        build: (backbone, num_classes, **options) -> model.
-        strides: of the backbone's maps.
+        build: (backbone, channels, strides, num_classes, **options) -> model.
+        strides: of the backbone's maps that it reads.
         lsnet_strides: of LSNet's.
         images: how a detector resizes its images.
     """
@@ -263,14 +260,20 @@ def _create(
             f"{type(backbone).__name__} with {sorted(backbone_options) or 'pretrained'}"
         )
     else:
-        family, network = "", backbone
+        network = backbone
+        family = getattr(backbone, "pretrained_cfg", {}).get("architecture", "").partition("_")[0]
+    take = select_maps(network, system.lsnet_strides if family == "lsnet" else system.strides)
+    info = network.feature_info
     if out_norms is None:
         out_norms = family == "unireplknet"
     if freeze_statistics is None:
         freeze_statistics = family == "lsnet" and bool(pretrained or pretrained_backbone)
     model = system.build(
         network,
+        tuple(info.channels()[i] for i in take),
+        tuple(info.reduction()[i] for i in take),
         num_classes,
+        take=take,
         out_norms=out_norms,
         matrix_biases=matrix_biases,
         freeze_statistics=freeze_statistics,

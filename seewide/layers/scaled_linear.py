@@ -1,8 +1,10 @@
 """A linear layer with a layer scale."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..ops import pointwise_product
+from .pointwise import PointwiseLinear
 
 
 class ScaledLinear(nn.Linear):
@@ -18,13 +20,13 @@ class ScaledLinear(nn.Linear):
         self.gamma = nn.Parameter(init_value * torch.ones(out_features, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias) * self.gamma
+        return pointwise_product(x, self.weight, self.bias) * self.gamma
 
     @torch.no_grad()
     def fuse(self) -> nn.Linear:
         """The plain layer that computes the same."""
         dd = {"device": self.weight.device, "dtype": self.weight.dtype}
-        layer = nn.Linear(self.in_features, self.out_features, **dd)
+        layer = PointwiseLinear(self.in_features, self.out_features, **dd)
         layer.weight = nn.Parameter(self.weight * self.gamma[:, None])
         layer.bias = nn.Parameter(self.bias * self.gamma)
         return layer

@@ -15,6 +15,7 @@ from .depthwise import DepthwiseConv2d
 from .dilated_reparam import DilatedReparamBlock, branches_of
 from .extra_structure import extra_structure
 from .grn import GlobalResponseNorm
+from .pointwise import PointwiseLinear
 
 MERGED_FROM = 7  # smaller kernels train without branches, in the authors' code
 
@@ -58,10 +59,10 @@ class UniRepLKNetBlock(nn.Module):
             self.dwconv = DilatedReparamBlock(dim, kernel_size, branches, **dd)
         self.norm = nn.BatchNorm2d(dim, **dd) if kernel_size else nn.Identity()
         self.se = extra_structure(extra, dim, **dd)  # named for what the published networks have
-        self.fc1 = nn.Linear(dim, hidden, **dd)
+        self.fc1 = PointwiseLinear(dim, hidden, **dd)
         self.act = nn.GELU()
         self.grn = GlobalResponseNorm(hidden, **dd)
-        self.fc2 = nn.Linear(hidden, dim, bias=False, **dd)
+        self.fc2 = PointwiseLinear(hidden, dim, bias=False, **dd)
         self.norm2 = nn.BatchNorm2d(dim, **dd)
         self.gamma = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
@@ -122,7 +123,7 @@ class FusedUniRepLKNetBlock(nn.Module):
         self.act = nn.GELU()
         self.grn = GlobalResponseNorm(hidden, bias=False, eps=grn_eps, **dd)
         self.grn.weight = nn.Parameter(grn_weight.detach().clone())
-        self.fc2 = nn.Linear(hidden, dim, **dd)
+        self.fc2 = PointwiseLinear(hidden, dim, **dd)
         self.fc2.weight = nn.Parameter(fc2_weight.detach().clone())
         self.fc2.bias = nn.Parameter(fc2_bias.detach().clone())
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers import channels_last_on_cpu
+from ..layers.pointwise import use_pointwise_products
 
 Intermediates = list[Tensor] | tuple[Tensor, list[Tensor]]
 
@@ -95,6 +96,7 @@ class StagedNet(nn.Module):
         self.num_features = dims[-1]
         self.head = head
         self.head_hidden_size = head.num_features
+        use_pointwise_products(self)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -11,6 +11,11 @@ from .deformable import dcnv3, dcnv3_reference
 from .depthwise import depthwise_conv2d, depthwise_conv2d_reference
 from .grn import global_response_norm, global_response_norm_reference
 from .peripheral import peripheral_conv2d, peripheral_conv2d_reference, sharing_grid
+from .pointwise import (
+    pack_pointwise_weight,
+    pointwise_product,
+    pointwise_product_reference,
+)
 
 __all__ = [
     "asymmetric_conv",
@@ -23,8 +28,11 @@ __all__ = [
     "fusion_kernel",
     "global_response_norm",
     "global_response_norm_reference",
+    "pack_pointwise_weight",
     "peripheral_conv2d",
     "peripheral_conv2d_reference",
+    "pointwise_product",
+    "pointwise_product_reference",
     "sharing_grid",
     "small_kernel_aggregation",
     "small_kernel_aggregation_reference",

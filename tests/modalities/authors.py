@@ -26,7 +26,8 @@ class Figures:
         if not (folder / f"{name}.npz").is_file():
             pytest.skip(f"the authors' figures of {name} are not on this machine")
         self.what = json.loads((folder / f"{name}.json").read_text())
-        self.arrays = np.load(folder / f"{name}.npz", allow_pickle=False)
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+            self.arrays = dict(arrays)
 
     def __contains__(self, key: str) -> bool:
         return key in self.arrays
