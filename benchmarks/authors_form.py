@@ -180,8 +180,8 @@ class Layer(Rewritten):
     def forward(self, known: Tensor, part: Tensor) -> Tensor:
         known = self.norm(known)
         context = self.context(known)
-        part = self.new(part) + self.told(context)
-        return torch.cat([part, self.amplified(context * self.value(known))], dim=1)
+        part = self.part_conv(part) + self.context_proj(context)
+        return torch.cat([part, self.product_proj(context * self.value(known))], dim=1)
 
 
 class Aggregator(Rewritten):

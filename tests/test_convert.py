@@ -72,8 +72,8 @@ SAMPLES = {
     "uniconvnet": {
         "stages.2.14.attn.norm1.weight": "stages.2.blocks.14.rfa.norm.weight",
         "stages.2.14.attn.norm3.weight": "stages.2.blocks.14.rfa.layers.2.norm.weight",
-        "stages.2.14.attn.v21.bias": "stages.2.blocks.14.rfa.layers.1.amplified.bias",
-        "stages.2.14.attn.conv3_3.weight": "stages.2.blocks.14.rfa.layers.2.new.1.weight",
+        "stages.2.14.attn.v21.bias": "stages.2.blocks.14.rfa.layers.1.product_proj.bias",
+        "stages.2.14.attn.conv3_3.weight": "stages.2.blocks.14.rfa.layers.2.part_conv.1.weight",
         "stages.2.14.norm1.0.bias": "stages.2.blocks.14.norm1.bias",
         "stages.2.14.layer_scale": "stages.2.blocks.14.gamma_rfa",
         "stages.2.14.gamma2": "stages.2.blocks.14.gamma_mlp",

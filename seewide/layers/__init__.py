@@ -1,5 +1,8 @@
-"""Modules over `seewide.ops`. A multi-branch layer has its branches, always; `fuse()` returns the
-plain layer that replaces it."""
+"""Modules built from `seewide.ops`.
+
+A layer with several branches always has them; its `fuse()` returns the single-branch layer that
+computes the same in evaluation mode.
+"""
 
 from .batch_norm_head import BatchNormHead, DistilledHead
 from .biased_attention import BiasedAttention, distance_index, resize_biases
@@ -9,7 +12,7 @@ from .depthwise import DepthwiseConv2d
 from .dilated_reparam import DilatedReparamBlock
 from .grn import GlobalResponseNorm
 from .layout import channels_last_on_cpu
-from .ls_conv import LargeKernelPerception, LSConv, RepDepthwise
+from .ls_conv import LargeKernelPerception, LSConv, RepDepthwise, StaticAggregation
 from .peripheral import PartialMixer, PeripheralConv2d, PeripheralReparamBlock
 from .rfa import ReceptiveFieldAggregator
 from .scaled_linear import ScaledLinear
@@ -35,6 +38,7 @@ __all__ = [
     "ReceptiveFieldAggregator",
     "RepDepthwise",
     "ScaledLinear",
+    "StaticAggregation",
     "StripPair",
     "StripReparamBlock",
     "UniRepLKNetBlock",

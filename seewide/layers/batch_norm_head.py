@@ -1,4 +1,4 @@
-"""Classifier heads that normalize by batch norm, one or two of them. LeViT, LSNet."""
+"""Classifier heads with batch norm, with one or two classifiers. LeViT, LSNet."""
 
 import torch
 from timm.layers import SelectAdaptivePool2d, trunc_normal_
@@ -19,6 +19,10 @@ class NormLinear(nn.Module):
         dd = {"device": device, "dtype": dtype}
         self.norm = nn.BatchNorm1d(in_features, **dd)
         self.linear = nn.Linear(in_features, out_features, **dd)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normal weights of standard deviation 0.02, zero bias."""
         trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
@@ -38,7 +42,13 @@ class NormLinear(nn.Module):
 
 
 class BatchNormHead(nn.Module):
-    """Pooling, dropout and a classifier; has what `StagedNet` asks of a head.
+    """Pooling, dropout and a classifier, with the interface of timm's heads.
+
+    Args:
+        in_features: C.
+        num_classes: outputs of the classifier, 0 for none.
+        pool_type: one of timm's poolings, '' for none.
+        drop_rate: dropout before the classifier.
 
     Shape: (N, C, H, W) -> (N, num_classes); without classes, the pooled features (N, C), or the
     map itself with `pool_type=''`.
@@ -71,7 +81,7 @@ class BatchNormHead(nn.Module):
         device=None,
         dtype=None,
     ) -> None:
-        """A new classifier; `pool_type=None` keeps the pooling. There is no other norm to drop."""
+        """Replace the classifier; `pool_type=None` keeps the pooling; no other norm to reset."""
         self.num_classes = num_classes
         self.in_features = in_features or self.in_features
         self.pool_type = self.pool_type if pool_type is None else pool_type
@@ -99,9 +109,9 @@ class BatchNormHead(nn.Module):
 
 
 class DistilledHead(BatchNormHead):
-    """Two classifiers, one of which learns from a teacher (DeiT, arXiv 2012.12877, section 4).
+    """Two classifiers, one of which is trained with a teacher (DeiT, arXiv 2012.12877, section 4).
 
-    The output is the mean of both; in training mode with `distilled_training` set, both.
+    The output is the mean of both; in training mode with `distilled_training` set, a pair.
     """
 
     def __init__(self, *args, **kwargs):
@@ -110,13 +120,13 @@ class DistilledHead(BatchNormHead):
 
     @torch.jit.ignore
     def reset(self, num_classes: int, *args, device=None, dtype=None, **kwargs) -> None:
-        """New classifiers."""
+        """Replace both classifiers."""
         super().reset(num_classes, *args, device=device, dtype=dtype, **kwargs)
         self.fc_dist = self._classifier(num_classes, device=device, dtype=dtype)
         self.fc_dist.train(self.training)
 
     def classify(self, x: Tensor):
-        """(N, C) -> (N, num_classes), or two of these."""
+        """(N, C) -> (N, num_classes), or a pair of these."""
         y, y_dist = self.fc(x), self.fc_dist(x)
         if self.distilled_training and self.training and not torch.jit.is_scripting():
             return y, y_dist

@@ -1,9 +1,9 @@
-"""Attention over the pixels of a small map, with a learnt bias per relative position.
+"""Attention over the pixels of a small map, with a learned bias per relative position.
 
 LeViT (arXiv 2104.01136), section 4.4, as LSNet (2503.23135) uses it in its last stage: queries
-and keys of few channels, a depthwise convolution on the queries, a bias per head that depends on
-|dy| and |dx|. Unlike timm's layers of this kind, the map may have any size: the table of biases
-is resized to it.
+and keys with few channels, a depthwise convolution on the queries, and a bias per head that depends
+on |dy| and |dx|. Unlike in timm's layers of this kind, the map may have any size: the table of
+biases is resized to it.
 """
 
 import torch
@@ -17,22 +17,29 @@ from .ls_conv import DepthwiseConvNorm
 
 
 def resize_biases(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """A table (heads, h * w) of biases for distances 0 .. h - 1 and 0 .. w - 1, at a new size.
+    """Resize a table of biases for distances 0 .. h - 1 and 0 .. w - 1, (heads, h * w).
 
-    Linear between the entries; distance 0 stays distance 0, and the farthest the farthest.
+    Interpolation is linear and maps the smallest and largest distances onto each other.
     """
-    if old == new:
+    if not torch.jit.is_scripting() and not _is_captured() and old == new:
         return table
     grid = table.unflatten(1, [old[0], old[1]])[None]
     grid = F.interpolate(grid, [new[0], new[1]], mode="bilinear", align_corners=True)
     return grid[0].flatten(1)
 
 
+@torch.jit.unused
+def _is_captured() -> bool:
+    """Whether a graph is being captured, which must not depend on the size of this input."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
 def relative_biases(table: Tensor, size: tuple[int, int], x: Tensor) -> Tensor:
     """The bias between any two pixels of x (N, C, H, W): (heads, H * W, H * W).
 
-    Computed at each call, so that no copy can go stale when weights are loaded, converted or
-    averaged: 0.03 ms for each of LSNet-T's five layers, 0.1% of its time at batch 1 on a CPU.
+    It is computed at each call instead of being cached, so that it always follows the weights when
+    these are loaded, converted or averaged: 0.03 ms for each of LSNet-T's five layers, 0.1% of its
+    time at batch 1 on a CPU.
     """
     if not torch.jit.is_scripting() and has_torch_function((table, x)):
         return handle_torch_function(relative_biases, (table, x), table, size, x)
@@ -41,8 +48,11 @@ def relative_biases(table: Tensor, size: tuple[int, int], x: Tensor) -> Tensor:
 
 
 def distance_index(height: int, width: int, device: torch.device) -> Tensor:
-    """Where in a table of a map of that size the distance of any two of its pixels is:
-    |dy| * width + |dx|, (height * width, height * width)."""
+    """Index into a table of biases for each pair of pixels: |dy| * width + |dx|.
+
+    Returns:
+        (height * width, height * width)
+    """
     rows = torch.arange(height, device=device)
     columns = torch.arange(width, device=device)
     dy = (rows[:, None] - rows).abs()[:, None, :, None]
@@ -50,16 +60,29 @@ def distance_index(height: int, width: int, device: torch.device) -> Tensor:
     return (dy * width + dx).reshape(height * width, height * width)
 
 
+def store_resolution(layer: nn.Module, resolution: tuple[int, int]) -> None:
+    """Resize the `attention_biases` of a layer for maps of another size."""
+    table = layer.attention_biases
+    with torch.no_grad():
+        resized = resize_biases(table, layer.resolution, resolution)
+    layer.attention_biases = nn.Parameter(resized, requires_grad=table.requires_grad)
+    layer.resolution = resolution
+
+
 class BiasedAttention(nn.Module):
     """proj(relu(softmax(q k / sqrt(key_dim) + bias) v)), q after a depthwise 3x3 convolution.
 
     Args:
         dim: C.
-        num_heads: heads; divides C, and each has C / num_heads channels of values.
+        num_heads: number of heads; divides C, and each has C / num_heads channels of values.
         key_dim: channels of the queries and keys of a head.
-        resolution: (height, width) of the map the biases are stored for.
+        resolution: (height, width) of the map that the biases are stored for.
+        dilation: of the depthwise convolution.
 
     Shape: (N, C, H, W) -> (N, C, H, W), any H and W
+
+    Raises:
+        InputError: a number of heads that does not divide C.
     """
 
     def __init__(
@@ -68,6 +91,7 @@ class BiasedAttention(nn.Module):
         num_heads: int,
         key_dim: int = 16,
         resolution: tuple[int, int] = (4, 4),
+        dilation: int = 1,
         device=None,
         dtype=None,
     ):
@@ -79,13 +103,18 @@ class BiasedAttention(nn.Module):
         self.widths = [num_heads * key_dim, num_heads * key_dim, dim]
         self.resolution = resolution
         self.qkv = ConvNorm(dim, sum(self.widths), **dd)
-        self.dw = DepthwiseConvNorm(num_heads * key_dim, 3, **dd)
+        self.dw = DepthwiseConvNorm(num_heads * key_dim, 3, dilation, **dd)
         self.act = nn.ReLU()
         self.proj = ConvNorm(dim, dim, **dd)
-        nn.init.zeros_(self.proj.norm.weight)  # with the identity beside it, starts as nothing
         self.attention_biases = nn.Parameter(
-            torch.zeros(num_heads, resolution[0] * resolution[1], **dd)
+            torch.empty(num_heads, resolution[0] * resolution[1], **dd)
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zero biases, and a zero weight of the last norm: a residual block starts as identity."""
+        nn.init.zeros_(self.attention_biases)
+        nn.init.zeros_(self.proj.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).split(self.widths, dim=1)
@@ -105,8 +134,4 @@ class BiasedAttention(nn.Module):
     @torch.jit.ignore
     def set_resolution(self, resolution: tuple[int, int]) -> None:
         """Store the biases for maps of another size."""
-        table = self.attention_biases
-        with torch.no_grad():
-            resized = resize_biases(table, self.resolution, resolution)
-        self.attention_biases = nn.Parameter(resized, requires_grad=table.requires_grad)
-        self.resolution = resolution
+        store_resolution(self, resolution)

@@ -1,7 +1,7 @@
-"""Convolution and batch norm, which fold into one convolution.
+"""Convolution and batch norm, which fuse into one convolution.
 
-timm has such pairs (repvit, levit), whose `fuse()` returns float32 whatever the weights are, and
-none with a batch norm on both sides.
+timm has such pairs (repvit, levit), but their `fuse()` returns float32 whatever the dtype of the
+weights, and none has a batch norm on both sides.
 """
 
 import copy
@@ -16,6 +16,14 @@ from .pointwise import PointwiseConv2d
 class ConvNorm(nn.Module):
     """Convolution without bias, odd kernel, same padding; then batch norm.
 
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd.
+        stride: of the convolution.
+        groups: of the convolution.
+        dilation: distance between neighbouring taps, in pixels.
+
     Shape: (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
     """
 
@@ -26,6 +34,7 @@ class ConvNorm(nn.Module):
         kernel_size: int = 1,
         stride: int = 1,
         groups: int = 1,
+        dilation: int = 1,
         device=None,
         dtype=None,
     ):
@@ -36,7 +45,8 @@ class ConvNorm(nn.Module):
             out_channels,
             kernel_size,
             stride,
-            padding=kernel_size // 2,
+            padding=kernel_size // 2 * dilation,
+            dilation=dilation,
             groups=groups,
             bias=False,
             **dd,
@@ -55,7 +65,8 @@ class ConvNorm(nn.Module):
 class NormConvNorm(ConvNorm):
     """Pointwise convolution between two batch norms.
 
-    Both fold: without padding, even the shift of the first one meets every output alike.
+    Both can be fused: without padding, the shift of the first norm adds the same constant to
+    every output pixel.
 
     Shape: (N, in_channels, H, W) -> (N, out_channels, H, W)
     """
@@ -82,10 +93,12 @@ def conv_norm_relu(
     kernel_size: int = 1,
     stride: int = 1,
     groups: int = 1,
+    dilation: int = 1,
     **dd,
 ) -> list[nn.Module]:
-    """A ConvNorm and its ReLU, to be put in a Sequential."""
-    return [ConvNorm(in_channels, out_channels, kernel_size, stride, groups, **dd), nn.ReLU()]
+    """A ConvNorm and its ReLU, the elements of an nn.Sequential."""
+    conv = ConvNorm(in_channels, out_channels, kernel_size, stride, groups, dilation, **dd)
+    return [conv, nn.ReLU()]
 
 
 def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:

@@ -1,7 +1,8 @@
 """`seewide.ops.dcnv3` as a layer, channels last.
 
-InternImage (arXiv 2211.05778, section 3.1) and, without softmax and with a bare depthwise
-convolution before the offsets, UniConvNet (2508.09000), whose authors' keys these are.
+InternImage (arXiv 2211.05778, section 3.1). UniConvNet (2508.09000) has no softmax, and neither
+norm nor activation after the depthwise convolution that precedes the offsets; the names of the
+parameters are those of its authors.
 """
 
 from timm.layers import LayerNorm
@@ -25,18 +26,19 @@ class DepthwiseConv2dLast(DepthwiseConv2d):
 
 
 class DCNv3(nn.Module):
-    """Deformable convolution that reads its offsets and masks from a small depthwise convolution.
+    """Deformable convolution whose offsets and masks come from a small depthwise convolution.
 
-    Offsets and masks start at zero, as the authors' do: at first every point lies on a pixel and,
-    without softmax, the output is the last bias; the mask learns first.
+    Offsets and masks are initialized with zeros, as in the authors' code: at first every sampling
+    point is a pixel and, without softmax, the output is the bias of the last projection.
 
     Args:
         dim: C.
         group_channels: channels that share offsets and mask; divides C.
         kernel_size: odd side of the grid of sampled points.
-        offset_scale: stretches grid and offsets.
-        softmax: masks sum to one, as in InternImage.
-        norm_act: layer norm and GELU after the depthwise convolution, as in InternImage.
+        offset_scale: factor on the grid and the offsets.
+        softmax: whether masks sum to one, as in InternImage.
+        norm_act: whether layer norm and GELU follow the depthwise convolution, as in InternImage.
+        dilation: of the depthwise convolution, of the grid and of the unit of offsets.
 
     Shape: (N, H, W, C) -> (N, H, W, C)
 
@@ -52,6 +54,7 @@ class DCNv3(nn.Module):
         offset_scale: float = 1.0,
         softmax: bool = False,
         norm_act: bool = False,
+        dilation: int = 1,
         device=None,
         dtype=None,
     ):
@@ -63,10 +66,10 @@ class DCNv3(nn.Module):
         dd = {"device": device, "dtype": dtype}
         self.groups = dim // group_channels
         self.kernel_size = kernel_size
-        self.offset_scale = offset_scale
+        self.offset_scale = offset_scale * dilation
         self.softmax = softmax
         points = self.groups * kernel_size**2
-        self.dw_conv = nn.Sequential(DepthwiseConv2dLast(dim, kernel_size, **dd))
+        self.dw_conv = nn.Sequential(DepthwiseConv2dLast(dim, kernel_size, dilation, **dd))
         if norm_act:
             self.dw_conv.extend([LayerNorm(dim, **dd), nn.GELU()])
         self.offset = nn.Linear(dim, 2 * points, **dd)
@@ -76,7 +79,7 @@ class DCNv3(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Zero offsets and masks, Xavier's uniform projections, zero biases."""
+        """Zero offsets and masks, Xavier uniform projections, zero biases."""
         for layer in (self.offset, self.mask):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -85,11 +88,11 @@ class DCNv3(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        near = self.dw_conv(x)
+        context = self.dw_conv(x)
         y = dcnv3(
             self.input_proj(x),
-            self.offset(near),
-            self.mask(near),
+            self.offset(context),
+            self.mask(context),
             kernel_size=self.kernel_size,
             groups=self.groups,
             offset_scale=self.offset_scale,

@@ -7,10 +7,10 @@ from ..ops import depthwise_conv2d
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise `nn.Conv2d` of odd kernel size, stride 1 and same padding, made fast.
+    """A depthwise `nn.Conv2d` with an odd kernel size, stride 1 and same padding.
 
-    Subclass of `nn.Conv2d`, so that state dicts, initialisation, cost counters and quantizers
-    see the convolution that it is.
+    It computes `seewide.ops.depthwise_conv2d`. It is a subclass of `nn.Conv2d`, so that state
+    dicts, weight initialization, cost counters and quantizers recognise it as a convolution.
 
     Args:
         channels: C.
@@ -18,6 +18,9 @@ class DepthwiseConv2d(nn.Conv2d):
         dilation: distance between neighbouring taps.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
+
+    Raises:
+        InputError: an even kernel size.
     """
 
     def __init__(
@@ -48,11 +51,12 @@ class DepthwiseConv2d(nn.Conv2d):
         return depthwise_conv2d(x, self.weight, self.bias, self.dilation[0])
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None) -> "DepthwiseConv2d":
+    def of(cls, weight: Tensor, bias: Tensor | None, dilation: int = 1) -> "DepthwiseConv2d":
         """The layer with this kernel (C, 1, kh, kw) and bias (C,)."""
         layer = cls(
             weight.shape[0],
             (weight.shape[2], weight.shape[3]),
+            dilation,
             bias=bias is not None,
             device=weight.device,
             dtype=weight.dtype,

@@ -1,7 +1,7 @@
 """Dilated Reparam Block: a large kernel, trained beside small dilated ones.
 
-UniRepLKNet (arXiv 2311.15599), section 3.1: a dilated small kernel is a sparse large one, so
-parallel dilated branches, each with its own batch norm, merge into the large kernel.
+UniRepLKNet (arXiv 2311.15599), section 3.1: a dilated small kernel equals a sparse large one, so
+parallel dilated branches, each with its own batch norm, can be fused into the large kernel.
 """
 
 from collections.abc import Callable
@@ -25,42 +25,60 @@ BRANCHES: dict[int, tuple[tuple[int, int], ...]] = {
 }
 
 
-# Table 3b of 2410.08049: what the small branches are while a network trains, all merging into the
-# same kernel. Each has as many branches as the dilated form (ImageNet 81.63, ADE20K mIoU 46.37).
-REPARAM_FORMS: dict[str, Callable[[int, int], tuple[int, int]]] = {
+# Table 3b of 2410.08049: kinds of small branches, which all fuse into the same kernel. Each kind
+# has as many branches as the dilated one (ImageNet 81.63, ADE20K mIoU 46.37).
+REPARAM_BRANCHES: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "dilated": lambda size, dilation: (size, dilation),
-    "same_size": lambda size, dilation: (size, 1),  # as many weights, no sparse view: 81.55, 46.07
-    "same_reach": lambda size, dilation: ((size - 1) * dilation + 1, 1),  # dense: 81.59, 46.17
+    "same_size": lambda size, dilation: (size, 1),  # same number of weights: 81.55, 46.07
+    "same_reach": lambda size, dilation: (
+        (size - 1) * dilation + 1,
+        1,
+    ),  # as wide: 81.59, 46.17
 }
 
 
-def branches_of(kernel_size: int, form: str = "dilated") -> tuple[tuple[int, int], ...]:
+def branches_of(kernel_size: int, kind: str = "dilated") -> tuple[tuple[int, int], ...]:
     """(kernel size, dilation) of the branches beside a large kernel.
 
     Args:
-        kernel_size: a key of BRANCHES, any size if there are none.
-        form: a name of REPARAM_FORMS, or "none" for no branches (81.44, 45.78).
+        kernel_size: a key of BRANCHES; any size for "none".
+        kind: a name of REPARAM_BRANCHES, or "none" for no branches (81.44, 45.78).
 
     Raises:
-        InputError: an unknown form, or a kernel size without known branches.
+        InputError: an unknown kind, or a kernel size without known branches.
     """
-    if form == "none":
+    if kind == "none":
         return ()
-    if form not in REPARAM_FORMS:
-        raise unknown("re-parameterization", form, [*REPARAM_FORMS, "none"])
+    if kind not in REPARAM_BRANCHES:
+        raise unknown("re-parameterization", kind, [*REPARAM_BRANCHES, "none"])
     if kernel_size not in BRANCHES:
         known = ", ".join(map(str, BRANCHES))
         raise InputError(
             f"no branches are known for {kernel_size=}; known are {known}, "
-            "others are given as branches=((kernel size, dilation), ...)"
+            "pass others as branches=((kernel size, dilation), ...)"
         )
-    return tuple(REPARAM_FORMS[form](*branch) for branch in BRANCHES[kernel_size])
+    return tuple(REPARAM_BRANCHES[kind](*branch) for branch in BRANCHES[kernel_size])
 
 
 class ConvBranch(nn.Module):
-    """Depthwise convolution and batch norm: one summand of the block."""
+    """Depthwise convolution and batch norm: one branch of a re-parameterized block.
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int, device=None, dtype=None):
+    Args:
+        channels: C.
+        kernel_size: odd, or (height, width), both odd.
+        dilation: distance between neighbouring taps, in pixels.
+
+    Shape: (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | tuple[int, int],
+        dilation: int = 1,
+        device=None,
+        dtype=None,
+    ):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.conv = DepthwiseConv2d(channels, kernel_size, dilation, bias=False, **dd)
@@ -69,9 +87,13 @@ class ConvBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Dense kernel and bias that compute the same."""
-        kernel = undilate(self.conv.weight, self.conv.dilation[0])
+    def folded(self, dilation: int = 1) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of the convolution with this `dilation` that computes the same.
+
+        Args:
+            dilation: divides that of the branch.
+        """
+        kernel = undilate(self.conv.weight, self.conv.dilation[0] // dilation)
         return fold_batch_norm(kernel, None, self.norm)
 
 
@@ -82,6 +104,8 @@ class DilatedReparamBlock(nn.Module):
         channels: C.
         kernel_size: of the large kernel; 5 to 17 have the authors' branches.
         branches: (kernel size, dilation) of each small branch, if not the authors'.
+        dilation: of the block as a whole: multiplies that of every branch, as a network with a
+            smaller output stride needs it.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
 
@@ -94,25 +118,27 @@ class DilatedReparamBlock(nn.Module):
         channels: int,
         kernel_size: int,
         branches: tuple[tuple[int, int], ...] | None = None,
+        dilation: int = 1,
         device=None,
         dtype=None,
     ):
         super().__init__()
         if branches is None:
             branches = branches_of(kernel_size)
-        for size, dilation in branches:
-            if (size - 1) * dilation + 1 > kernel_size:
+        for size, rate in branches:
+            if (size - 1) * rate + 1 > kernel_size:
                 raise InputError(
-                    f"a {size}x{size} branch of {dilation=} reaches beyond {kernel_size=}"
+                    f"a {size}x{size} branch of dilation {rate} reaches beyond {kernel_size=}"
                 )
         dd = {"device": device, "dtype": dtype}
-        self.large = ConvBranch(channels, kernel_size, 1, **dd)
+        self.dilation = dilation
+        self.large = ConvBranch(channels, kernel_size, dilation, **dd)
         self.small = nn.ModuleDict()
-        names = [f"k{size}_d{dilation}" for size, dilation in branches]
-        for i, (size, dilation) in enumerate(branches):
-            twins = names[:i].count(names[i])
-            name = f"{names[i]}_{twins + 1}" if twins else names[i]
-            self.small[name] = ConvBranch(channels, size, dilation, **dd)
+        names = [f"k{size}_d{rate}" for size, rate in branches]
+        for i, (size, rate) in enumerate(branches):
+            earlier = names[:i].count(names[i])
+            name = f"{names[i]}_{earlier + 1}" if earlier else names[i]
+            self.small[name] = ConvBranch(channels, size, rate * dilation, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.large(x)
@@ -121,9 +147,13 @@ class DilatedReparamBlock(nn.Module):
         return y
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Kernel (C, 1, K, K) and bias (C,) of the single convolution that computes the same."""
-        return fold_parallel([branch.folded() for branch in (self.large, *self.small.values())])
+        """Kernel (C, 1, K, K) and bias (C,) of the single convolution that computes the same.
+
+        That convolution has the block's `dilation`.
+        """
+        branches = (self.large, *self.small.values())
+        return fold_parallel([branch.folded(self.dilation) for branch in branches])
 
     def fuse(self) -> DepthwiseConv2d:
         """The single large-kernel convolution that replaces the block in evaluation."""
-        return DepthwiseConv2d.of(*self.folded())
+        return DepthwiseConv2d.of(*self.folded(), self.dilation)

@@ -26,8 +26,15 @@ class GlobalResponseNorm(nn.Module):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.eps = eps
-        self.weight = nn.Parameter(torch.zeros(1, 1, 1, dim, **dd))
-        self.bias = nn.Parameter(torch.zeros(1, 1, 1, dim, **dd)) if bias else None
+        self.weight = nn.Parameter(torch.empty(1, 1, 1, dim, **dd))
+        self.bias = nn.Parameter(torch.empty(1, 1, 1, dim, **dd)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zeros: the layer starts as the identity."""
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return global_response_norm(x, self.weight, self.bias, self.eps)

@@ -1,18 +1,16 @@
 """Receptive Field Aggregator: a pyramid of moderately large kernels.
 
-UniConvNet (arXiv 2508.09000, section 3): instead of one very large kernel, layers of growing ones,
-each over what the layers before it gathered and one more part of the channels, so that the centre
-is seen most often and the receptive field stays Gaussian as it grows. Written from facts about the
-authors' code, which trained the published weights.
+UniConvNet (arXiv 2508.09000, section 3): instead of one very large kernel, layers with growing
+kernels, each applied to the output of the layers before it, joined by one more part of the
+channels, so that the effective receptive field grows and stays Gaussian. Written from facts about
+the authors' code, with which the published weights were trained.
 
-The normalized channels are split into N + 1 parts s_0, ..., s_N. Layer i, of kernel K_i, has
-y = s_0 (i = 1) or y = norm(y_{i-1}), and computes
+The normalized channels are split into N + 1 parts s_0, ..., s_N. Layer i, with kernel size K_i, has
+the input y = s_0 (i = 1) or y = norm(y_{i-1}), and computes
 
-    a   = dw K_i (gelu (1x1 y))            the context of what is known
-    y_i = [dw 3x3 (1x1 s_i) + 1x1 a,       the next part, told of the context (i = 1: + a)
-           1x1 (a * 1x1 y)]                what is known, amplified by it
-
-Legend: N batch, C channels, H x W map.
+    a   = dw K_i (gelu (1x1 y))            context
+    y_i = [dw 3x3 (1x1 s_i) + 1x1 a,       the new part with the context (i = 1: + a)
+           1x1 (a * 1x1 y)]                the input modulated by the context
 """
 
 import torch
@@ -22,8 +20,11 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .depthwise import DepthwiseConv2d
 
+# Names that parameters had before version 0.2, and their names now.
+RENAMED = {"told": "context_proj", "amplified": "product_proj", "new": "part_conv"}
 
-def fold_scale(layer: nn.Conv2d | nn.Linear, scale: Tensor) -> None:
+
+def scale_outputs(layer: nn.Conv2d | nn.Linear, scale: Tensor) -> None:
     """Multiply the output channels of `layer` by `scale` (C_out,), in its weights."""
     with torch.no_grad():
         layer.weight.mul_(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)))
@@ -35,21 +36,23 @@ class AggregatorLayer(nn.Module):
     """Layer Operator: one layer of the pyramid.
 
     Args:
-        dim: channels gathered so far.
-        new_dim: channels of the part that joins.
+        dim: channels of the input, the output of the layer before.
+        part_dim: channels of the part that this layer adds.
         kernel_size: of the context, odd.
-        first: the layer whose input the aggregator has just normalized, and whose context joins
-            the new part without a projection, having as many channels.
+        first: whether this is the first layer: its input is normalized already, and its context
+            has as many channels as the new part and is added without a projection.
+        dilation: of both depthwise convolutions.
 
-    Shape: (N, dim, H, W), (N, new_dim, H, W) -> (N, new_dim + dim, H, W)
+    Shape: (N, dim, H, W), (N, part_dim, H, W) -> (N, part_dim + dim, H, W)
     """
 
     def __init__(
         self,
         dim: int,
-        new_dim: int,
+        part_dim: int,
         kernel_size: int,
         first: bool = False,
+        dilation: int = 1,
         device=None,
         dtype=None,
     ):
@@ -57,28 +60,40 @@ class AggregatorLayer(nn.Module):
         dd = {"device": device, "dtype": dtype}
         self.norm = nn.Identity() if first else LayerNorm2d(dim, **dd)
         self.context = nn.Sequential(
-            nn.Conv2d(dim, dim, 1, **dd), nn.GELU(), DepthwiseConv2d(dim, kernel_size, **dd)
+            nn.Conv2d(dim, dim, 1, **dd),
+            nn.GELU(),
+            DepthwiseConv2d(dim, kernel_size, dilation, **dd),
         )
         self.value = nn.Conv2d(dim, dim, 1, **dd)
-        self.amplified = nn.Conv2d(dim, dim, 1, **dd)
-        self.new = nn.Sequential(
-            nn.Conv2d(new_dim, new_dim, 1, **dd), DepthwiseConv2d(new_dim, 3, **dd)
+        self.product_proj = nn.Conv2d(dim, dim, 1, **dd)
+        self.part_conv = nn.Sequential(
+            nn.Conv2d(part_dim, part_dim, 1, **dd), DepthwiseConv2d(part_dim, 3, dilation, **dd)
         )
-        self.told = nn.Identity() if first else nn.Conv2d(dim, new_dim, 1, **dd)
+        self.context_proj = nn.Identity() if first else nn.Conv2d(dim, part_dim, 1, **dd)
 
-    def forward(self, known: Tensor, part: Tensor) -> Tensor:
-        known = self.norm(known)
-        context = self.context(known)
-        part = self.new(part) + self.told(context)
-        return torch.cat([part, self.amplified(context * self.value(known))], dim=1)
+    def forward(self, x: Tensor, part: Tensor) -> Tensor:
+        x = self.norm(x)
+        context = self.context(x)
+        part = self.part_conv(part) + self.context_proj(context)
+        return torch.cat([part, self.product_proj(context * self.value(x))], dim=1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        """Also accept the names of version 0.1."""
+        for old, new in RENAMED.items():
+            for key in [k for k in state_dict if k.startswith(f"{prefix}{old}.")]:
+                state_dict[key.replace(f"{prefix}{old}.", f"{prefix}{new}.", 1)] = state_dict.pop(
+                    key
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ReceptiveFieldAggregator(nn.Module):
-    """Norm, split, and a layer per kernel size.
+    """Norm, split, and one layer per kernel size.
 
     Args:
         dim: C, at least one channel for each of the `len(kernel_sizes) + 1` parts.
-        kernel_sizes: of the layers' contexts, odd, two at least; the authors' are 7, 9, 11.
+        kernel_sizes: of the layers' contexts, odd, at least two; the authors' are 7, 9, 11.
+        dilation: of all depthwise convolutions.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
 
@@ -87,35 +102,42 @@ class ReceptiveFieldAggregator(nn.Module):
     """
 
     def __init__(
-        self, dim: int, kernel_sizes: tuple[int, ...] = (7, 9, 11), device=None, dtype=None
+        self,
+        dim: int,
+        kernel_sizes: tuple[int, ...] = (7, 9, 11),
+        dilation: int = 1,
+        device=None,
+        dtype=None,
     ):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         count = len(kernel_sizes) + 1
         if count < 3 or dim < count:
             raise InputError(
-                "an aggregator needs two kernel sizes or more, and one channel more than kernel "
+                "an aggregator needs at least two kernel sizes, and one channel more than kernel "
                 f"sizes, got {kernel_sizes=} and {dim=}"
             )
         self.parts = [dim // count] * count
-        self.parts[-1] += dim % count  # four layers of the authors' widths leave a remainder
+        self.parts[-1] += dim % count  # with four layers the authors' widths leave a remainder
         self.norm = LayerNorm2d(dim, **dd)
         self.layers = nn.ModuleList(
-            AggregatorLayer(sum(self.parts[: i + 1]), self.parts[i + 1], size, first=i == 0, **dd)
+            AggregatorLayer(
+                sum(self.parts[: i + 1]), self.parts[i + 1], size, i == 0, dilation, **dd
+            )
             for i, size in enumerate(kernel_sizes)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         parts = self.norm(x).split(self.parts, dim=1)
-        known = parts[0]
+        y = parts[0]
         for i, layer in enumerate(self.layers):
-            known = layer(known, parts[i + 1])
-        return known
+            y = layer(y, parts[i + 1])
+        return y
 
-    def fold_scale(self, scale: Tensor) -> None:
+    def scale_outputs(self, scale: Tensor) -> None:
         """Multiply the output channels by `scale` (C,), in the weights of the last layer."""
         last = self.layers[-1]
-        part, known = scale.split([self.parts[-1], scale.numel() - self.parts[-1]])
-        fold_scale(last.new[1], part)
-        fold_scale(last.told, part)
-        fold_scale(last.amplified, known)
+        part, product = scale.split([self.parts[-1], scale.numel() - self.parts[-1]])
+        scale_outputs(last.part_conv[1], part)
+        scale_outputs(last.context_proj, part)
+        scale_outputs(last.product_proj, product)

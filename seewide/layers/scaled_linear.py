@@ -8,7 +8,12 @@ from .pointwise import PointwiseLinear
 
 
 class ScaledLinear(nn.Linear):
-    """gamma * (W x + b), gamma one factor per output ("layer scale", arXiv 2103.17239).
+    """gamma * (W x + b), with a factor gamma per output ("layer scale", arXiv 2103.17239).
+
+    Args:
+        in_features: size of the input.
+        out_features: size of the output.
+        init_value: initial gamma.
 
     Shape: (..., in_features) -> (..., out_features)
     """
@@ -17,7 +22,15 @@ class ScaledLinear(nn.Linear):
         self, in_features: int, out_features: int, init_value: float, device=None, dtype=None
     ):
         super().__init__(in_features, out_features, device=device, dtype=dtype)
-        self.gamma = nn.Parameter(init_value * torch.ones(out_features, device=device, dtype=dtype))
+        self.init_value = init_value
+        self.gamma = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype))
+        nn.init.constant_(self.gamma, init_value)
+
+    def reset_parameters(self) -> None:
+        """As `nn.Linear`, and the initial layer scale."""
+        super().reset_parameters()
+        if "gamma" in self._parameters:  # nn.Linear calls this before there is one
+            nn.init.constant_(self.gamma, self.init_value)
 
     def forward(self, x: Tensor) -> Tensor:
         return pointwise_product(x, self.weight, self.bias) * self.gamma

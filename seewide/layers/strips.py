@@ -1,6 +1,6 @@
 """A large kernel as two strips, trained beside a small square one.
 
-SLaK (arXiv 2207.03620), section 3.1: K x N plus N x K covers the reach of K x K with 2 N / K of
+SLaK (arXiv 2207.03620), section 3.1: K x N plus N x K covers the extent of K x K with 2 N / K of
 its weights.
 """
 
@@ -19,37 +19,51 @@ class StripReparamBlock(nn.Module):
         channels: C.
         kernel_size: K, odd.
         strip_width: N, odd, at most K.
+        dilation: of all three convolutions.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
     """
 
     def __init__(
-        self, channels: int, kernel_size: int, strip_width: int = 5, device=None, dtype=None
+        self,
+        channels: int,
+        kernel_size: int,
+        strip_width: int = 5,
+        dilation: int = 1,
+        device=None,
+        dtype=None,
     ):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         K, N = kernel_size, strip_width
-        self.vertical = ConvBranch(channels, (K, N), 1, **dd)
-        self.horizontal = ConvBranch(channels, (N, K), 1, **dd)
-        self.small = ConvBranch(channels, (N, N), 1, **dd)
+        self.dilation = dilation
+        self.vertical = ConvBranch(channels, (K, N), dilation, **dd)
+        self.horizontal = ConvBranch(channels, (N, K), dilation, **dd)
+        self.small = ConvBranch(channels, (N, N), dilation, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.vertical(x) + self.horizontal(x) + self.small(x)
 
     @torch.no_grad()
     def fuse(self) -> "StripPair":
-        """Two strips, the small kernel inside the vertical one.
+        """Two strips; the small kernel is added to the vertical one.
 
-        Not one K x K kernel: that would multiply by zeros, K / (2 N) times the work.
+        They are not fused into one K x K kernel, most of whose weights would be zero: it would
+        take K / (2 N) times the multiply-adds.
         """
-        vertical = fold_parallel([self.vertical.folded(), self.small.folded()])
+        d = self.dilation
+        vertical = fold_parallel([self.vertical.folded(d), self.small.folded(d)])
         return StripPair(
-            DepthwiseConv2d.of(*vertical), DepthwiseConv2d.of(*self.horizontal.folded())
+            DepthwiseConv2d.of(*vertical, d),
+            DepthwiseConv2d.of(*self.horizontal.folded(d), d),
         )
 
 
 class StripPair(nn.Module):
-    """Sum of two depthwise convolutions: the inference form of StripReparamBlock."""
+    """Sum of two depthwise convolutions: a fused StripReparamBlock.
+
+    Shape: (N, C, H, W) -> (N, C, H, W)
+    """
 
     def __init__(self, vertical: DepthwiseConv2d, horizontal: DepthwiseConv2d):
         super().__init__()

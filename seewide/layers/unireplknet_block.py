@@ -1,9 +1,9 @@
-"""UniRepLKNet's block: training form and inference form.
+"""UniRepLKNet's block, unfused and fused.
 
 Papers: "UniRepLKNet" (arXiv 2311.15599), "Scaling Up Your Kernels" (arXiv 2410.08049).
 
 Depthwise convolution (large: a Dilated Reparam Block) -> BN -> SE -> linear -> GELU -> GRN ->
-linear -> BN -> layer scale, beside an identity. Legend: N batch, C channels, H x W map.
+linear -> BN -> layer scale, with a residual connection. Legend: N batch, C channels, H x W map.
 """
 
 import torch
@@ -17,11 +17,11 @@ from .extra_structure import extra_structure
 from .grn import GlobalResponseNorm
 from .pointwise import PointwiseLinear
 
-MERGED_FROM = 7  # smaller kernels train without branches, in the authors' code
+REPARAM_FROM = 7  # smaller kernels are trained without branches in the authors' code
 
 
 class UniRepLKNetBlock(nn.Module):
-    """Training form. 2311.15599 section 3.1 and Figure 2; 2410.08049 section 3.2.
+    """The block as it is trained. 2311.15599 section 3.1, Figure 2; 2410.08049 section 3.2.
 
     Args:
         dim: C.
@@ -29,8 +29,9 @@ class UniRepLKNetBlock(nn.Module):
         drop_path: probability of dropping the residual branch.
         ls_init_value: initial layer scale.
         mlp_ratio: width of the hidden layer over C.
-        extra: a name of EXTRA_STRUCTURES, for what follows the depthwise convolution.
-        reparam: a name of REPARAM_FORMS, for what a large kernel trains beside.
+        extra: name of the structure after the depthwise convolution, see EXTRA_STRUCTURES.
+        reparam: kind of branches that a large kernel is trained with, see `branches_of`.
+        dilation: of the depthwise convolution and of the extra structure.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
     """
@@ -44,6 +45,7 @@ class UniRepLKNetBlock(nn.Module):
         mlp_ratio: float = 4.0,
         extra: str = "se",
         reparam: str = "dilated",
+        dilation: int = 1,
         device=None,
         dtype=None,
     ):
@@ -52,20 +54,27 @@ class UniRepLKNetBlock(nn.Module):
         hidden = int(mlp_ratio * dim)
         if kernel_size == 0:
             self.dwconv = nn.Identity()
-        elif kernel_size < MERGED_FROM:
-            self.dwconv = DepthwiseConv2d(dim, kernel_size, bias=False, **dd)
+        elif kernel_size < REPARAM_FROM:
+            self.dwconv = DepthwiseConv2d(dim, kernel_size, dilation, bias=False, **dd)
         else:
             branches = branches_of(kernel_size, reparam)
-            self.dwconv = DilatedReparamBlock(dim, kernel_size, branches, **dd)
+            self.dwconv = DilatedReparamBlock(dim, kernel_size, branches, dilation, **dd)
         self.norm = nn.BatchNorm2d(dim, **dd) if kernel_size else nn.Identity()
-        self.se = extra_structure(extra, dim, **dd)  # named for what the published networks have
+        # Named after what the published networks have here.
+        self.se = extra_structure(extra, dim, dilation, **dd)
         self.fc1 = PointwiseLinear(dim, hidden, **dd)
         self.act = nn.GELU()
         self.grn = GlobalResponseNorm(hidden, **dd)
         self.fc2 = PointwiseLinear(hidden, dim, bias=False, **dd)
         self.norm2 = nn.BatchNorm2d(dim, **dd)
-        self.gamma = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
+        self.ls_init_value = ls_init_value
+        self.gamma = nn.Parameter(torch.empty(dim, **dd))
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The initial layer scale."""
+        nn.init.constant_(self.gamma, self.ls_init_value)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.se(self.norm(self.dwconv(x)))
@@ -81,9 +90,11 @@ class UniRepLKNetBlock(nn.Module):
         else:
             if isinstance(self.dwconv, DilatedReparamBlock):
                 kernel, bias = self.dwconv.folded()
+                dilation = self.dwconv.dilation
             else:
                 kernel, bias = self.dwconv.weight, self.dwconv.bias
-            dwconv = DepthwiseConv2d.of(*fold_batch_norm(kernel, bias, self.norm))
+                dilation = self.dwconv.dilation[0]
+            dwconv = DepthwiseConv2d.of(*fold_batch_norm(kernel, bias, self.norm), dilation)
         # gamma * BN(W (grn + beta)) = (gamma s W) grn + gamma (s W beta + t)
         scale, shift = batch_norm_affine(self.norm2)
         weight, beta = self.fc2.weight, self.grn.bias.flatten()
@@ -99,7 +110,7 @@ class UniRepLKNetBlock(nn.Module):
 
 
 class FusedUniRepLKNetBlock(nn.Module):
-    """Inference form: no batch norm, no branches, no layer scale, no shift in the GRN.
+    """The block without batch norms, branches and layer scale, and without a shift in the GRN.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
     """

@@ -1,7 +1,7 @@
-"""RepLKNet: the network that brought kernels of 31 x 31 back.
+"""RepLKNet: a network with depthwise kernels of up to 31 x 31.
 
-Paper: "Scaling Up Your Kernels to 31x31" (arXiv 2203.06717). Weights: the authors' files, kept at
-stable addresses by mmpretrain with every key prefixed; written from the paper and from facts
+Paper: "Scaling Up Your Kernels to 31x31" (arXiv 2203.06717). Weights: the authors' files, which
+mmpretrain offers at stable addresses, with prefixed keys. Written from the paper and from facts
 about the authors' code.
 
 A stage alternates two residual blocks (Figure 4): BN -> pointwise -> BN -> ReLU -> large depthwise
@@ -22,13 +22,13 @@ from ..layers.conv_norm import ConvNorm, NormConvNorm, conv_norm_relu
 from ..layers.dilated_reparam import DilatedReparamBlock
 from ..reparam import batch_norm_affine
 from ._hub import build, imagenet_cfg
-from ._staged import Stage, StagedNet, four_each
+from ._staged import Stage, StagedNet, StageShape, check_four_entries, stage_shapes
 
 __all__ = ["RepLKNet"]
 
 
 class RepLKBlock(nn.Module):
-    """Large depthwise convolution between two pointwise ones, beside an identity.
+    """Large depthwise convolution between two pointwise ones, with a residual connection.
 
     Args:
         dim: C.
@@ -36,6 +36,7 @@ class RepLKBlock(nn.Module):
         small_kernel: of the parallel branch; 0 for none.
         hidden: channels of the depthwise convolution.
         drop_path: probability of dropping the residual branch.
+        dilation: of the depthwise convolution.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
     """
@@ -47,6 +48,7 @@ class RepLKBlock(nn.Module):
         small_kernel: int,
         hidden: int,
         drop_path: float = 0.0,
+        dilation: int = 1,
         device=None,
         dtype=None,
     ):
@@ -55,7 +57,7 @@ class RepLKBlock(nn.Module):
         branches = ((small_kernel, 1),) if small_kernel else ()
         self.pw1 = NormConvNorm(dim, hidden, **dd)
         self.act = nn.ReLU()
-        self.dwconv = DilatedReparamBlock(hidden, kernel_size, branches, **dd)
+        self.dwconv = DilatedReparamBlock(hidden, kernel_size, branches, dilation, **dd)
         self.pw2 = ConvNorm(hidden, dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
@@ -65,7 +67,7 @@ class RepLKBlock(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """Two pointwise convolutions, beside an identity.
+    """Two pointwise convolutions with a residual connection.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
     """
@@ -91,14 +93,16 @@ def _stem(in_chans: int, width: int, **dd) -> nn.Module:
     )
 
 
-def _downsample(in_dim: int, dim: int, **dd) -> nn.Module:
+def _downsample(in_dim: int, dim: int, shape: StageShape, **dd) -> nn.Module:
+    dilation = shape.downsample_dilation
     return nn.Sequential(
-        *conv_norm_relu(in_dim, dim, 1, 1, 1, **dd), *conv_norm_relu(dim, dim, 3, 2, dim, **dd)
+        *conv_norm_relu(in_dim, dim, 1, 1, 1, **dd),
+        *conv_norm_relu(dim, dim, 3, shape.stride, dim, dilation, **dd),
     )
 
 
 class NormClassifierHead(ClassifierHead):
-    """timm's head behind a batch norm, which sees the map before it is pooled."""
+    """timm's head with a batch norm in front of the pooling."""
 
     def __init__(
         self,
@@ -122,7 +126,7 @@ class NormClassifierHead(ClassifierHead):
         device=None,
         dtype=None,
     ) -> None:
-        """As timm's; `reset_other` drops the norm."""
+        """As timm's; `reset_other` removes the norm."""
         super().reset(num_classes, pool_type, reset_other, in_features, device, dtype)
         if reset_other:
             self.norm = nn.Identity().train(self.training)
@@ -133,9 +137,9 @@ class NormClassifierHead(ClassifierHead):
 
     @torch.no_grad()
     def fuse(self) -> nn.Module:
-        """The head with the norm inside the classifier, if both are there and average meets them.
+        """The head with the norm fused into the classifier.
 
-        Without a classifier the norm has nothing to fold into and stays.
+        The head itself if there is no norm, no classifier, or a pooling other than the average.
         """
         folds = isinstance(self.norm, nn.BatchNorm2d) and isinstance(self.fc, nn.Linear)
         if not folds or self.global_pool.pool_type not in ("avg", "fast", "fastavg"):
@@ -158,12 +162,17 @@ class RepLKNet(StagedNet):
         global_pool: pooling before the classifier, '' for none.
         depths: pairs of blocks per stage.
         dims: channels per stage.
-        kernel_sizes: large kernel per stage.
-        small_kernel: the branch beside it, 0 for none (section 3, guideline 3).
+        kernel_sizes: size of the large kernel per stage.
+        small_kernel: size of the branch beside it, 0 for none (section 3, guideline 3).
         dw_ratio: channels of the depthwise convolution over C (1.5 in XL).
         ffn_ratio: hidden channels of the ConvFFN over C.
+        output_stride: largest stride of the stages, 8, 16 or 32; below 32 the last stages are
+            dilated instead of downsampled, for dense prediction.
         drop_rate: dropout before the classifier.
-        drop_path_rate: of the last pair of blocks, rising linearly from 0.
+        drop_path_rate: that of the last pair of blocks; it increases linearly from 0.
+
+    Raises:
+        InputError: not four entries per stage, or another output stride.
     """
 
     def __init__(
@@ -177,42 +186,42 @@ class RepLKNet(StagedNet):
         small_kernel: int = 5,
         dw_ratio: float = 1.0,
         ffn_ratio: float = 4.0,
+        output_stride: int = 32,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         device=None,
         dtype=None,
     ):
         dd = {"device": device, "dtype": dtype}
-        four_each(depths=depths, dims=dims, kernel_sizes=kernel_sizes)
+        check_four_entries(depths=depths, dims=dims, kernel_sizes=kernel_sizes)
         rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
+        shapes = stage_shapes(4, 4, output_stride)
 
         def pairs(i: int) -> list[nn.Module]:
             hidden, ffn_hidden = int(dims[i] * dw_ratio), int(dims[i] * ffn_ratio)
-            blocks = []
+            sizes, dilation, blocks = (kernel_sizes[i], small_kernel), shapes[i].dilation, []
             for rate in rates[i]:
-                blocks.append(
-                    RepLKBlock(dims[i], kernel_sizes[i], small_kernel, hidden, rate, **dd)
-                )
+                blocks.append(RepLKBlock(dims[i], *sizes, hidden, rate, dilation, **dd))
                 blocks.append(ConvFFN(dims[i], ffn_hidden, rate, **dd))
             return blocks
+
+        def downsample(i: int) -> nn.Module:
+            return _downsample(dims[i - 1], dims[i], shapes[i], **dd) if i else nn.Identity()
 
         super().__init__(
             in_chans,
             num_classes,
             drop_rate,
             stem=_stem(in_chans, dims[0], **dd),
-            stages=[
-                Stage(_downsample(dims[i - 1], dims[i], **dd) if i else nn.Identity(), pairs(i))
-                for i in range(4)
-            ],
+            stages=[Stage(downsample(i), pairs(i)) for i in range(4)],
             dims=dims,
-            first_stride=4,
+            shapes=shapes,
             head=NormClassifierHead(dims[-1], num_classes, global_pool, drop_rate, **dd),
         )
 
 
-# Authors' keys -> ours; the first rule that matches a key rewrites it. ReLUs count in our
-# Sequentials, so layer j of a stem or transition is at 2 j.
+# Rules that rename the authors' keys to ours; the first that matches a key applies. Our
+# nn.Sequentials contain the ReLUs, so layer j of a stem or transition has index 2 j.
 _BLOCK = r"^stages\.(\d+)\.blocks\.(\d+)\."
 _OURS = r"stages.\1.blocks.\2."
 RULES = [
@@ -228,7 +237,7 @@ RULES = [
     (r"^norm\.", "head.norm."),
     (r"^head\.", "head.fc."),
 ]
-AUTHORS_FORMS = ("training",)  # of the files that their code reads
+AUTHORS_FORMS = ("training",)  # files that the authors' code reads: of unfused networks
 MMPRETRAIN = [
     (r"^backbone\.stages\.3\.norm\.", "norm."),
     (r"^backbone\.", ""),
@@ -237,9 +246,9 @@ MMPRETRAIN = [
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Authors' state dict, or mmpretrain's copy of it, to ours; ours passes unchanged."""
+    """Convert the authors' state dict, or mmpretrain's, to ours; ours is returned unchanged."""
     if not any(re.match(r"(backbone\.)?stem\.1\.", key) for key in state_dict):
-        return state_dict  # ours has ReLUs there
+        return state_dict  # in our layout, stem.1 is a ReLU
     if any(key.startswith("backbone.") for key in state_dict):
         state_dict = rename(state_dict, MMPRETRAIN)
     sizes = [v.shape[-1] for k, v in state_dict.items() if k.endswith("small_conv.conv.weight")]
@@ -248,7 +257,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Ours, in training form, to the authors' keys."""
+    """Convert the state dict of an unfused network to the authors' keys."""
     sizes = {int(k) for key in state_dict for k in re.findall(r"\.small\.k(\d+)_d1\.", key)}
     rules = [*map(_small, sizes), *RULES]
     norms = [(r"^head\.norm\.", "head.norm."), (r"\.norm\.", ".bn.")]
@@ -256,7 +265,7 @@ def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _small(size: int) -> tuple[str, str]:
-    """The rule for the small kernels: their size is in our keys, not in the authors'."""
+    """The rule for the small kernels, whose size is in our keys but not in the authors'."""
     return _BLOCK + r"large_kernel\.small_conv\.", _OURS + f"dwconv.small.k{size}_d1."
 
 

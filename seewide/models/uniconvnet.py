@@ -1,4 +1,4 @@
-"""UniConvNet: the receptive field grows and stays Gaussian.
+"""UniConvNet: large receptive fields that stay Gaussian.
 
 Paper: "UniConvNet: Expanding Effective Receptive Field while Maintaining Asymptotically Gaussian
 Distribution for ConvNets of Any Scale" (arXiv 2508.09000).
@@ -27,27 +27,69 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..checkpoints import invert, rename
-from ..layers import DCNv3, DepthwiseConv2dLast, ReceptiveFieldAggregator
-from ..layers.rfa import fold_scale
+from ..errors import unknown
+from ..layers import DCNv3, DepthwiseConv2d, DepthwiseConv2dLast, ReceptiveFieldAggregator
+from ..layers.rfa import RENAMED, scale_outputs
 from ._hub import build, imagenet_cfg
-from ._staged import Stage, StagedNet, conv_stem, four_each
+from ._staged import (
+    Stage,
+    StagedNet,
+    StageShape,
+    check_four_entries,
+    conv_stem,
+    downsample_conv,
+    init_truncated_normal,
+    stage_shapes,
+)
 
 __all__ = ["UniConvNet"]
 
+# The first and the second branch of a block, and what Table 9 compares them with.
+AGGREGATORS = ("rfa", "depthwise", "none")
+LOCAL_MIXERS = ("dcnv3", "depthwise", "none")
+
+
+def _aggregator(
+    name: str, dim: int, kernel_sizes: tuple[int, ...], dilation: int, **dd
+) -> nn.Module | None:
+    if name == "rfa":
+        return ReceptiveFieldAggregator(dim, kernel_sizes, dilation, **dd)
+    if name == "depthwise":
+        return nn.Sequential(LayerNorm2d(dim, **dd), DepthwiseConv2d(dim, 7, dilation, **dd))
+    if name == "none":
+        return None
+    raise unknown("aggregator", name, AGGREGATORS)
+
+
+def _local_mixer(name: str, dim: int, group_channels: int, dilation: int, **dd) -> nn.Module | None:
+    if name == "dcnv3":
+        return DCNv3(dim, group_channels, dilation=dilation, **dd)
+    if name == "depthwise":
+        return DepthwiseConv2dLast(dim, 3, dilation, **dd)
+    if name == "none":
+        return None
+    raise unknown("local mixer", name, LOCAL_MIXERS)
+
 
 class UniConvNetBlock(nn.Module):
-    """Training form of the block. Section 3 and Figure 3 of the paper.
+    """The block as it is trained. Section 3 and Figure 3 of the paper.
 
     Args:
         dim: C.
         group_channels: channels per deformable group.
         kernel_sizes: of the aggregator's layers.
-        deformable: DCNv3 after the aggregator; otherwise a depthwise 3x3 convolution (Table 9).
+        aggregator: the first branch: "rfa", "depthwise" (layer norm and a 7x7 convolution) or
+            "none" (Table 9).
+        local_mixer: the second branch: "dcnv3", "depthwise" (3x3) or "none" (Table 9).
+        dilation: of all depthwise and deformable convolutions.
         drop_path: probability of dropping a residual branch.
         ls_init_value: initial layer scales.
         mlp_ratio: width of the hidden layer over C.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
+
+    Raises:
+        InputError: an unknown aggregator or local mixer, or dimensions that do not fit.
     """
 
     def __init__(
@@ -55,7 +97,9 @@ class UniConvNetBlock(nn.Module):
         dim: int,
         group_channels: int,
         kernel_sizes: tuple[int, ...] = (7, 9, 11),
-        deformable: bool = True,
+        aggregator: str = "rfa",
+        local_mixer: str = "dcnv3",
+        dilation: int = 1,
         drop_path: float = 0.0,
         ls_init_value: float = 1e-6,
         mlp_ratio: float = 4.0,
@@ -64,33 +108,44 @@ class UniConvNetBlock(nn.Module):
     ):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        self.rfa = ReceptiveFieldAggregator(dim, kernel_sizes, **dd)
-        self.norm1 = LayerNorm(dim, **dd)
-        if deformable:
-            self.dcn = DCNv3(dim, group_channels, **dd)
-        else:
-            self.dcn = DepthwiseConv2dLast(dim, 3, **dd)
+        self.ls_init_value = ls_init_value
+        self.rfa = _aggregator(aggregator, dim, kernel_sizes, dilation, **dd)
+        self.norm1 = None if local_mixer == "none" else LayerNorm(dim, **dd)
+        self.dcn = _local_mixer(local_mixer, dim, group_channels, dilation, **dd)
         self.norm2 = LayerNorm(dim, **dd)
         self.mlp = Mlp(dim, int(mlp_ratio * dim), **dd)
-        self.gamma_rfa = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
-        self.gamma_dcn = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
-        self.gamma_mlp = nn.Parameter(ls_init_value * torch.ones(dim, **dd))
+
+        def layer_scale() -> nn.Parameter:
+            return nn.Parameter(torch.empty(dim, **dd))
+
+        self.gamma_rfa = None if self.rfa is None else layer_scale()
+        self.gamma_dcn = None if self.dcn is None else layer_scale()
+        self.gamma_mlp = layer_scale()
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The initial layer scales."""
+        for gamma in (self.gamma_rfa, self.gamma_dcn, self.gamma_mlp):
+            if gamma is not None:
+                nn.init.constant_(gamma, self.ls_init_value)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.rfa(x) * self.gamma_rfa[:, None, None])
+        if self.rfa is not None:
+            x = x + self.drop_path(self.rfa(x) * self.gamma_rfa[:, None, None])
         x = x.permute(0, 2, 3, 1)
-        x = x + self.drop_path(self.dcn(self.norm1(x)) * self.gamma_dcn)
+        if self.dcn is not None:
+            x = x + self.drop_path(self.dcn(self.norm1(x)) * self.gamma_dcn)
         x = x + self.drop_path(self.mlp(self.norm2(x)) * self.gamma_mlp)
         return x.permute(0, 3, 1, 2)
 
     def fuse(self) -> "FusedUniConvNetBlock":
-        """The block without layer scales, which move into the last weights of each branch."""
+        """The block without layer scales, which are fused into the last weights of each branch."""
         return FusedUniConvNetBlock(self)
 
 
 class FusedUniConvNetBlock(nn.Module):
-    """Inference form: no layer scales, no drop path.
+    """The block without layer scales and drop path.
 
     Shape: (N, C, H, W) -> (N, C, H, W)
     """
@@ -102,23 +157,27 @@ class FusedUniConvNetBlock(nn.Module):
         self.dcn = copy.deepcopy(block.dcn)
         self.norm2 = copy.deepcopy(block.norm2)
         self.mlp = copy.deepcopy(block.mlp)
-        self.rfa.fold_scale(block.gamma_rfa)
-        last = self.dcn.output_proj if isinstance(self.dcn, DCNv3) else self.dcn
-        fold_scale(last, block.gamma_dcn)
-        fold_scale(self.mlp.fc2, block.gamma_mlp)
+        if isinstance(self.rfa, ReceptiveFieldAggregator):
+            self.rfa.scale_outputs(block.gamma_rfa)
+        elif self.rfa is not None:
+            scale_outputs(self.rfa[-1], block.gamma_rfa)
+        if self.dcn is not None:
+            last = self.dcn.output_proj if isinstance(self.dcn, DCNv3) else self.dcn
+            scale_outputs(last, block.gamma_dcn)
+        scale_outputs(self.mlp.fc2, block.gamma_mlp)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.rfa(x)
+        if self.rfa is not None:
+            x = x + self.rfa(x)
         x = x.permute(0, 2, 3, 1)
-        x = x + self.dcn(self.norm1(x))
+        if self.dcn is not None:
+            x = x + self.dcn(self.norm1(x))
         x = x + self.mlp(self.norm2(x))
         return x.permute(0, 3, 1, 2)
 
 
-def _downsample(in_dim: int, dim: int, **dd) -> nn.Module:
-    return nn.Sequential(
-        LayerNorm2d(in_dim, **dd), nn.Conv2d(in_dim, dim, 3, stride=2, padding=1, **dd)
-    )
+def _downsample(in_dim: int, dim: int, shape: StageShape, **dd) -> nn.Module:
+    return nn.Sequential(LayerNorm2d(in_dim, **dd), downsample_conv(in_dim, dim, shape, **dd))
 
 
 class UniConvNet(StagedNet):
@@ -133,11 +192,18 @@ class UniConvNet(StagedNet):
         group_channels: channels per deformable group: 8 in A to P2, 16 in N0 to XL.
         kernel_sizes: of the aggregator's layers, one layer each (Table 7: other triples, and four
             layers).
-        deformable: DCNv3 in the blocks; otherwise a depthwise 3x3 convolution (Table 9).
+        aggregator: first branch of a block: "rfa", "depthwise" (7x7) or "none" (Table 9).
+        local_mixer: second branch of a block: "dcnv3", "depthwise" (3x3) or "none" (Table 9).
+        output_stride: largest stride of the stages, 8, 16 or 32; below 32 the last stages are
+            dilated instead of downsampled, for dense prediction.
         ls_init_value: initial layer scales.
         head_init_scale: factor on the classifier's initial weights.
         drop_rate: dropout before the classifier.
-        drop_path_rate: of the last block, rising linearly from 0.
+        drop_path_rate: that of the last block; it increases linearly from 0.
+
+    Raises:
+        InputError: not four entries per stage, channels that do not divide into groups, an even
+            kernel, an unknown name, or another output stride.
     """
 
     def __init__(
@@ -149,7 +215,9 @@ class UniConvNet(StagedNet):
         dims: tuple[int, ...] = (64, 128, 256, 512),
         group_channels: int = 16,
         kernel_sizes: tuple[int, ...] = (7, 9, 11),
-        deformable: bool = True,
+        aggregator: str = "rfa",
+        local_mixer: str = "dcnv3",
+        output_stride: int = 32,
         ls_init_value: float = 1e-6,
         head_init_scale: float = 1.0,
         drop_rate: float = 0.0,
@@ -158,45 +226,47 @@ class UniConvNet(StagedNet):
         dtype=None,
     ):
         dd = {"device": device, "dtype": dtype}
-        four_each(depths=depths, dims=dims)
+        check_four_entries(depths=depths, dims=dims)
         rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
+        shapes = stage_shapes(4, 4, output_stride)
+        mixers = (kernel_sizes, aggregator, local_mixer)
 
         def blocks(i: int) -> list[nn.Module]:
+            dilation = shapes[i].dilation
             return [
                 UniConvNetBlock(
-                    dims[i], group_channels, kernel_sizes, deformable, rate, ls_init_value, **dd
+                    dims[i], group_channels, *mixers, dilation, rate, ls_init_value, **dd
                 )
                 for rate in rates[i]
             ]
+
+        def downsample(i: int) -> nn.Module:
+            return _downsample(dims[i - 1], dims[i], shapes[i], **dd) if i else nn.Identity()
 
         super().__init__(
             in_chans,
             num_classes,
             drop_rate,
             stem=conv_stem(in_chans, dims[0], **dd),
-            stages=[
-                Stage(_downsample(dims[i - 1], dims[i], **dd) if i else nn.Identity(), blocks(i))
-                for i in range(4)
-            ],
+            stages=[Stage(downsample(i), blocks(i)) for i in range(4)],
             dims=dims,
-            first_stride=4,
+            shapes=shapes,
             head=NormMlpClassifierHead(
                 dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
             ),
         )
-        self.init_weights(head_init_scale)
+        self._init_weights(head_init_scale)
 
-    @torch.jit.ignore
-    def init_weights(self, head_init_scale: float = 1.0) -> None:
-        """Truncated normal of 0.02, zero biases, and the deformable layers' own start."""
-        super().init_weights(head_init_scale)
+    def _init_weights(self, head_init_scale: float) -> None:
+        """As ConvNeXt, and the deformable layers' own initialization."""
+        init_truncated_normal(self, head_init_scale)
         for module in self.modules():
             if isinstance(module, DCNv3):
                 module.reset_parameters()
 
 
-# Authors' keys -> ours; the first rule that matches a key rewrites it. Their aggregator, `attn`,
-# counts layers from 1, and has the norms of the split and of layers 2 and up as norm1, norm2, ...
+# Rules that rename the authors' keys to ours; the first that matches a key applies. The layers of
+# their aggregator, `attn`, are numbered from 1; norm1 precedes the split, norm2 and up the layers.
 _BLOCK = r"^stages\.(\d+)\.(\d+)\."
 _OURS = r"stages.\1.blocks.\2."
 _MOST_LAYERS = 4
@@ -211,10 +281,10 @@ RULES = [
             (f"norm{i}", "norm"),
             (f"a{i}", "context"),
             (f"v{i}", "value"),
-            (f"v{i}1", "amplified"),
-            (f"v{i}2", "new.0"),
-            (f"conv3_{i}", "new.1"),
-            (f"proj{i}", "told"),
+            (f"v{i}1", "product_proj"),
+            (f"v{i}2", "part_conv.0"),
+            (f"conv3_{i}", "part_conv.1"),
+            (f"proj{i}", "context_proj"),
         )
     ),
     (_BLOCK + r"norm(\d)\.0\.", _OURS + r"norm\3."),
@@ -225,18 +295,19 @@ RULES = [
     (r"^norm\.", "head.norm."),
     (r"^head\.", "head.fc."),
 ]
-AUTHORS_FORMS = ("training",)  # of the files that their code reads
+# Version 0.1 had other names in the aggregator.
+EARLIER = [(rf"(\.rfa\.layers\.\d+)\.{old}\.", rf"\1.{new}.") for old, new in RENAMED.items()]
+AUTHORS_FORMS = ("training",)  # files that the authors' code reads: of unfused networks
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Authors' state dict to ours; ours passes unchanged."""
-    if "downsample_layers.0.0.weight" not in state_dict:
-        return state_dict
-    return rename(state_dict, RULES)
+    """Convert the authors' state dict, or that of an earlier version, to ours."""
+    authors = "downsample_layers.0.0.weight" in state_dict
+    return rename(state_dict, RULES if authors else EARLIER)
 
 
 def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Ours, in training form, to the authors' keys."""
+    """Convert the state dict of an unfused network to the authors' keys."""
     return rename(state_dict, invert(RULES))
 
 

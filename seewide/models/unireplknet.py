@@ -4,7 +4,7 @@ Papers: "UniRepLKNet" (arXiv 2311.15599), "Scaling Up Your Kernels" (arXiv 2410.
 Weights: https://huggingface.co/DingXiaoH/UniRepLKNet (Apache-2.0). Written from the papers and
 from facts about the authors' code, which decides where the two differ (docs/discrepancies).
 
-The blocks, of large kernels and of small ones, are `seewide.layers.unireplknet_block`.
+The blocks are in `seewide.layers.unireplknet_block`.
 """
 
 from functools import partial
@@ -17,18 +17,25 @@ from torch import Tensor, nn
 from ..checkpoints import invert, rename
 from ..errors import InputError
 from ..layers import UniRepLKNetBlock
-from ..layers.unireplknet_block import MERGED_FROM
+from ..layers.unireplknet_block import REPARAM_FROM
 from ._hub import build, imagenet_cfg
-from ._staged import Stage, StagedNet, conv_stem, four_each
+from ._staged import (
+    Stage,
+    StagedNet,
+    StageShape,
+    check_four_entries,
+    conv_stem,
+    downsample_conv,
+    init_truncated_normal,
+    stage_shapes,
+)
 
 __all__ = ["UniRepLKNet"]
 
 
-def _downsample(in_dim: int, dim: int, **dd) -> nn.Module:
-    """3x3, stride 2; norm after the convolution, unlike ConvNeXt."""
-    return nn.Sequential(
-        nn.Conv2d(in_dim, dim, 3, stride=2, padding=1, **dd), LayerNorm2d(dim, **dd)
-    )
+def _downsample(in_dim: int, dim: int, shape: StageShape, **dd) -> nn.Module:
+    """The norm follows the convolution, unlike in ConvNeXt."""
+    return nn.Sequential(downsample_conv(in_dim, dim, shape, **dd), LayerNorm2d(dim, **dd))
 
 
 class UniRepLKNet(StagedNet):
@@ -42,14 +49,20 @@ class UniRepLKNet(StagedNet):
         dims: channels per stage; the first must be even.
         kernel_sizes: per stage, one size for all blocks or a pattern repeated over them
             (Table 2 of 2311.15599: 13, 3, 3 in stage 3 of S); 0 for no convolution.
-        extra: what follows the depthwise convolution: "se", or "bottleneck", "two_pointwise",
+        extra: structure after the depthwise convolution: "se", or "bottleneck", "two_pointwise",
             "two_depthwise", "none" (Table 3a of 2410.08049; `seewide.layers.extra_structure`).
-        reparam: what large kernels are trained beside: "dilated" branches, or dense ones of the
+        reparam: branches that large kernels are trained with: "dilated", or dense ones of the
             "same_size" or the "same_reach", or "none" (Table 3b of 2410.08049).
+        output_stride: largest stride of the stages, 8, 16 or 32; below 32 the last stages are
+            dilated instead of downsampled, for dense prediction.
         ls_init_value: initial layer scale.
         head_init_scale: factor on the classifier's initial weights.
         drop_rate: dropout before the classifier.
-        drop_path_rate: of the last block, rising linearly from 0.
+        drop_path_rate: that of the last block; it increases linearly from 0.
+
+    Raises:
+        InputError: not four entries per stage, an unknown name, a kernel size without known
+            branches, or another output stride.
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class UniRepLKNet(StagedNet):
         kernel_sizes: tuple[int | tuple[int, ...], ...] = (3, 13, (13, 3, 3), 13),
         extra: str = "se",
         reparam: str = "dilated",
+        output_stride: int = 32,
         ls_init_value: float = 1e-6,
         head_init_scale: float = 1.0,
         drop_rate: float = 0.0,
@@ -70,9 +84,9 @@ class UniRepLKNet(StagedNet):
         dtype=None,
     ):
         dd = {"device": device, "dtype": dtype}
-        four_each(depths=depths, dims=dims, kernel_sizes=kernel_sizes)
+        check_four_entries(depths=depths, dims=dims, kernel_sizes=kernel_sizes)
         rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
-
+        shapes = stage_shapes(4, 4, output_stride)
         structure = {"ls_init_value": ls_init_value, "extra": extra, "reparam": reparam, **dd}
 
         def blocks(i: int) -> list[nn.Module]:
@@ -81,29 +95,32 @@ class UniRepLKNet(StagedNet):
             if not pattern:
                 raise InputError(f"kernel_sizes of stage {i} name no size, got {kernel_sizes}")
             return [
-                UniRepLKNetBlock(dims[i], size, rate, **structure)
+                UniRepLKNetBlock(dims[i], size, rate, dilation=shapes[i].dilation, **structure)
                 for size, rate in zip(cycle(pattern), rates[i], strict=False)
             ]
+
+        def downsample(i: int) -> nn.Module:
+            return _downsample(dims[i - 1], dims[i], shapes[i], **dd) if i else nn.Identity()
 
         super().__init__(
             in_chans,
             num_classes,
             drop_rate,
             stem=conv_stem(in_chans, dims[0], **dd),
-            stages=[
-                Stage(_downsample(dims[i - 1], dims[i], **dd) if i else nn.Identity(), blocks(i))
-                for i in range(4)
-            ],
+            stages=[Stage(downsample(i), blocks(i)) for i in range(4)],
             dims=dims,
-            first_stride=4,
+            shapes=shapes,
             head=NormMlpClassifierHead(
                 dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd
             ),
         )
-        self.init_weights(head_init_scale)
+        self._init_weights(head_init_scale)
+
+    def _init_weights(self, head_init_scale: float) -> None:
+        init_truncated_normal(self, head_init_scale)
 
 
-# Authors' keys -> ours; the first rule that matches a key rewrites it.
+# Rules that rename the authors' keys to ours; the first that matches a key applies.
 _BLOCK = r"^stages\.(\d+)\.(\d+)\."
 _OURS = r"stages.\1.blocks.\2."
 RULES = [
@@ -123,27 +140,27 @@ RULES = [
     (r"^norm\.", "head.norm."),
     (r"^head\.", "head.fc."),
 ]
-AUTHORS_FORMS = ("training", "fused")  # of the files that their code reads
+AUTHORS_FORMS = ("training", "fused")  # files that the authors' code reads: unfused and fused
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Authors' state dict, training or merged form, to ours; ours passes unchanged."""
+    """Convert the authors' state dict, unfused or fused, to ours; ours is returned unchanged."""
     if "downsample_layers.0.0.weight" not in state_dict:
         return state_dict
-    # A merged large kernel keeps its name, `lk_origin`, and gains a bias.
-    merged = not any(".origin_bn." in key for key in state_dict)
-    large = "dwconv." if merged else "dwconv.large.conv."
+    # A fused large kernel has the name of the unfused one, `lk_origin`, and a bias.
+    fused = not any(".origin_bn." in key for key in state_dict)
+    large = "dwconv." if fused else "dwconv.large.conv."
     rules = [(_BLOCK + r"dwconv\.lk_origin\.", _OURS + large), *RULES]
     return rename(state_dict, rules)
 
 
 def authors_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Ours, training or merged form, to the authors' keys."""
+    """Convert the state dict of an unfused or fused network to the authors' keys."""
     named = {}
     for key, value in state_dict.items():
         module, _, parameter = key.rpartition(".")
-        # In the merged form only the size of a kernel tells that it was a large one.
-        if module.endswith(".dwconv") and state_dict[f"{module}.weight"].shape[-1] >= MERGED_FROM:
+        # In a fused network only its size distinguishes a large kernel.
+        if module.endswith(".dwconv") and state_dict[f"{module}.weight"].shape[-1] >= REPARAM_FROM:
             key = f"{module}.lk_origin.{parameter}"
         named[key] = value
     rules = [(_BLOCK + r"dwconv\.lk_origin\.", _OURS + "dwconv.large.conv."), *RULES]
@@ -195,7 +212,7 @@ _create = partial(build, UniRepLKNet, pretrained_filter_fn=checkpoint_filter_fn)
 
 
 def _small(width: int, depths: tuple[int, ...], kwargs: dict) -> dict:
-    """A to N: 13x13 in all blocks after stage 1."""
+    """A to N: 13x13 kernels in all blocks after stage 1."""
     dims = (width, 2 * width, 4 * width, 8 * width)
     return {"depths": depths, "dims": dims, "kernel_sizes": (3, 13, 13, 13), **kwargs}
 
@@ -268,5 +285,5 @@ def unireplknet_xl(pretrained: bool = False, **kwargs) -> UniRepLKNet:
 
 @register_model
 def unireplknet_h(pretrained: bool = False, **kwargs) -> UniRepLKNet:
-    """UniRepLKNet-H (Huge). Only Table 4 of 2410.08049 knows it: no code, no weights."""
+    """UniRepLKNet-H (Huge), from Table 4 of 2410.08049; neither code nor weights are public."""
     return _create("unireplknet_h", pretrained, **_large(480, kwargs))

@@ -9,6 +9,8 @@ Which channels share a set of weights is the authors' code (c % G), where the pa
 neighbours did.
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,6 +74,14 @@ def _shifted_products(x: Tensor, weight: Tensor) -> Tensor:
     return y.reshape(N, C, H, W)
 
 
+def _on_torch(x: Tensor, weight: Tensor) -> Tensor:
+    if torch.jit.is_tracing():
+        with warnings.catch_warnings():  # the number of taps becomes a constant of the trace
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            return _shifted_products(x, weight)
+    return _shifted_products(x, weight)
+
+
 def _triton_cannot(x: Tensor, weight: Tensor) -> str | None:
     reason = triton.cannot(x)
     if reason is None:
@@ -90,7 +100,7 @@ def _on_triton(x: Tensor, weight: Tensor) -> Tensor:
 _operator = Operator(
     "small_kernel_aggregation",
     Backend("cpu", cpu.small_kernel_aggregation, cpu.cannot, cpu.prefer, cpu.slower),
-    Backend("torch", _shifted_products),
+    Backend("torch", _on_torch),
     Backend("triton", _on_triton, _triton_cannot, triton.prefer, triton.slower),
     reference_backend(small_kernel_aggregation_reference),
 )

@@ -1,4 +1,4 @@
-"""The inference form of the peripheral block keeps its position map, and never a stale one."""
+"""The fused peripheral block caches its position map, and never uses a stale one."""
 
 import copy
 
@@ -28,14 +28,14 @@ def test_it_computes_the_operator(layer):
     assert torch.equal(layer(x), plain(layer, x, None))
 
 
-def test_the_map_is_kept_and_made_anew_after_any_change(layer):
+def test_the_map_is_cached_and_computed_again_after_any_change(layer):
     x, embedding = torch.randn(1, 4, 9, 7), torch.randn(4, 13, 13)
 
     def check(same):
-        before = layer._kept[1]
+        before = layer._cache[1]
         with torch.inference_mode():
             y = layer(x, embedding)
-        assert (layer._kept[1] is before) == same
+        assert (layer._cache[1] is before) == same
         assert torch.allclose(y, plain(layer, x, embedding), atol=1e-5)
 
     check(same=False)

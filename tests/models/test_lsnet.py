@@ -9,6 +9,7 @@ from torch import nn
 
 import seewide
 from seewide.layers import BiasedAttention, DepthwiseConv2d, LSConv, RepDepthwise, resize_biases
+from seewide.layers.token_mixers import MIXERS
 from seewide.models.lsnet import LSNet, authors_state_dict, checkpoint_filter_fn
 from seewide.testing import deviation, randomize
 
@@ -131,7 +132,7 @@ def test_set_input_size_keeps_the_function_and_the_state():
     assert attention.resolution == (5, 4)
     assert attention.attention_biases.shape == (4, 20)
     assert not attention.attention_biases.requires_grad
-    with pytest.raises(seewide.InputError, match="make no square map"):
+    with pytest.raises(seewide.InputError, match="not those of a square map"):
         authors_state_dict(model.state_dict())
     with pytest.raises(seewide.InputError, match="img_size must be positive, got 0"):
         model.set_input_size(0)
@@ -208,7 +209,7 @@ def test_blocks_take_turns_or_have_everything():
     [
         {"large_kernel": 0},
         {"large_kernel": 11},
-        {"small_kernel": 0},
+        *({"mixer": mixer} for mixer in MIXERS if mixer != "ls"),
         {"small_kernel": 5},
         {"group_width": 4},
         {"group_width": 1},

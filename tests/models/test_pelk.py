@@ -68,10 +68,13 @@ def test_parameters(name):
 
 
 def test_kernels_are_a_quarter_of_the_multiply_adds():
-    """Figure 5: about 25% in the large kernels; the embedding is next to nothing."""
+    """Figure 5: about 25% in the large kernels. The paper has 0.05% in the embedding.
+
+    With a batch of one at 224 x 224 the map of the embedding costs 1.5%, once per batch.
+    """
     with_all = cost("pelk_t").macs
-    without = count_cost(timm.create_model("pelk_t", device="meta", pos_mode=None)).macs
-    assert (with_all - without) / with_all < 0.002
+    without = count_cost(timm.create_model("pelk_t", device="meta", pos_mode="none")).macs
+    assert (with_all - without) / with_all == pytest.approx(0.0147, abs=1e-4)
     kernels = sum(
         depth * partial_channels(int(1.3 * width), 3 / 8) * size**2 * side**2
         for depth, width, size, side in zip(
@@ -83,8 +86,8 @@ def test_kernels_are_a_quarter_of_the_multiply_adds():
 
 def test_sharing_saves_the_weights_of_the_paper():
     """Table 6's dense baseline has K x K weights where the peripheral network has k x k."""
-    blocks = small(partial=1, small_kernel=0, pos_mode=None, width_factor=1.0)
-    dense = small(partial=1, small_kernel=0, pos_mode=None, width_factor=1.0, base=1)
+    blocks = small(partial=1, small_kernel=0, pos_mode="none", width_factor=1.0)
+    dense = small(partial=1, small_kernel=0, pos_mode="none", width_factor=1.0, base=1)
     saved = [
         sum(p.numel() for name, p in model.named_parameters() if "mixer.large.conv" in name)
         for model in (blocks, dense)
@@ -96,7 +99,7 @@ def test_sharing_saves_the_weights_of_the_paper():
 
 OPTIONS = [
     {},
-    {"pos_mode": None},
+    {"pos_mode": "none"},
     {"pos_mode": "constant"},
     {"small_kernel": 0},
     {"partial": 1},
@@ -112,7 +115,7 @@ def test_fused_equals_training_form(options):
     assert not [name for name, _ in fused.named_parameters() if "gamma" in name]
 
 
-@pytest.mark.parametrize("options", [{}, {"pos_mode": None, "partial": 1}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"pos_mode": "none", "partial": 1}], ids=str)
 def test_forms(options):
     check_forms(small(drop_path_rate=0.1, **options))
 

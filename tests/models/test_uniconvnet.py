@@ -1,5 +1,7 @@
 """UniConvNet: the authors' figures, fusing, the ablations, and the forms torch offers."""
 
+import itertools
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,7 @@ from family_checks import check_features, check_forms, check_fused
 
 import seewide
 from seewide.layers import DCNv3, ReceptiveFieldAggregator
-from seewide.models.uniconvnet import UniConvNet
+from seewide.models.uniconvnet import AGGREGATORS, LOCAL_MIXERS, UniConvNet
 from seewide.testing import deviation, randomize
 
 # Counted on the authors' files.
@@ -68,9 +70,14 @@ def test_stages_and_logits_equal_the_authors(size):
     check_calm_parity(f"uniconvnet.{size}", f"uniconvnet_{size}", [0, 1, 2, 3])
 
 
-@pytest.mark.parametrize("deformable", [True, False])
-def test_fused_equals_training_form(deformable):
-    fused = check_fused(small(deformable=deformable, kernel_sizes=(3, 5, 7, 9)))
+# Table 9: the aggregator or what replaces it, with DCNv3 or what replaces it.
+TABLE_9 = list(itertools.product(AGGREGATORS, LOCAL_MIXERS))
+
+
+@pytest.mark.parametrize(("aggregator", "local_mixer"), TABLE_9)
+def test_fused_equals_unfused(aggregator, local_mixer):
+    model = small(aggregator=aggregator, local_mixer=local_mixer, kernel_sizes=(3, 5, 7, 9))
+    fused = check_fused(model)
     assert not [name for name, _ in fused.named_parameters() if "gamma" in name]
 
 
@@ -105,11 +112,20 @@ def test_kernel_sizes_of_the_ablations(kernel_sizes):
     assert (rows.min(), rows.max()) == (26 - reach, 26 + reach)
 
 
-def test_the_depthwise_ablation_has_no_offsets():
-    model = small(deformable=False)
-    assert not [name for name, _ in model.named_parameters() if "offset" in name]
-    plain = sum(p.numel() for p in model.parameters())
-    assert plain < sum(p.numel() for p in small().parameters())
+@pytest.mark.parametrize(("aggregator", "local_mixer"), TABLE_9)
+def test_networks_of_table_9_train(aggregator, local_mixer):
+    """Each is another network, through timm, and every parameter has a gradient."""
+    options = {"depths": (1, 1, 1, 1), "num_classes": 3}
+    mixers = {"aggregator": aggregator, "local_mixer": local_mixer}
+    model = randomize(timm.create_model("uniconvnet_a", **options, **mixers))
+    names = [name for name, _ in model.named_parameters()]
+    assert any(".rfa.layers." in name for name in names) == (aggregator == "rfa")
+    assert any(".rfa." in name for name in names) == (aggregator != "none")
+    assert any(".dcn.offset." in name for name in names) == (local_mixer == "dcnv3")
+    assert any(".dcn." in name for name in names) == (local_mixer != "none")
+    model(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert torch.jit.script(model)
 
 
 def test_internimage_form_of_the_layer():
@@ -128,5 +144,9 @@ def test_bad_arguments_are_sentences():
         small(group_channels=16)
     with pytest.raises(seewide.InputError, match=r"got kernel_sizes=\(7,\) and dim=8"):
         small(kernel_sizes=(7,))
+    with pytest.raises(seewide.InputError, match="unknown aggregator 'rfb'; did you mean rfa"):
+        small(aggregator="rfb")
+    with pytest.raises(seewide.InputError, match="unknown local mixer 'dcnv4'; did you mean dcnv3"):
+        small(local_mixer="dcnv4")
     with pytest.raises(seewide.InputError, match="kernel_size must be odd, got 8"):
         small(kernel_sizes=(7, 8, 9))

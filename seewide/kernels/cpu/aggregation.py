@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._plain import needs_plain_operators
 from .depthwise import is_channels_last, layout_of
+from .opaque import opaque
 
 
 def kernel_size(taps: int) -> int:
@@ -50,6 +51,11 @@ def small_kernel_aggregation(x: Tensor, weight: Tensor) -> Tensor:
     return _aggregate(x, weight)
 
 
+@opaque(
+    "aggregation_cpu",
+    "(Tensor x, Tensor weight) -> Tensor",
+    lambda x, weight: torch.empty_like(x),
+)
 def _aggregate(x: Tensor, weight: Tensor) -> Tensor:
     G, T = weight.shape[1:3]
     taps = _taps_first(weight, x)
@@ -72,10 +78,25 @@ def _scatter(y: Tensor, weight: Tensor) -> Tensor:
     return x_padded[:, :, p : p + H, p : p + W]
 
 
+@opaque(
+    "aggregation_scatter_cpu",
+    "(Tensor y, Tensor weight) -> Tensor",
+    lambda y, weight: torch.empty_like(y, memory_format=layout_of(y)),
+)
+def _dense_scatter(y: Tensor, weight: Tensor) -> Tensor:
+    """`_scatter`, with memory of its own, as the compiler expects of an operator."""
+    return _scatter(y, weight).contiguous(memory_format=layout_of(y))
+
+
+@opaque(
+    "aggregation_correlate_cpu",
+    "(Tensor y, Tensor x, int G, int T) -> Tensor",
+    lambda y, x, G, T: y.new_empty(y.shape[0], G, T, *y.shape[2:]),
+)
 def _correlate(y: Tensor, x: Tensor, G: int, T: int) -> Tensor:
     y_sets = y.unflatten(1, (-1, G))
     taps = [(window * y_sets).sum(1) for window in _windows(_pad(x, T), G, T)]
-    return torch.stack(taps, 2)
+    return torch.stack(taps, 2).contiguous()
 
 
 class _Aggregate(torch.autograd.Function):
@@ -104,7 +125,7 @@ class _Scatter(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, weight: Tensor) -> Tensor:
-        return _scatter(y, weight)
+        return (_dense_scatter if torch.compiler.is_compiling() else _scatter)(y, weight)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:

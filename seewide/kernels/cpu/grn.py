@@ -62,6 +62,8 @@ def global_response_norm(
     wide = torch.promote_types(dtype, torch.float32)
     x, weight = x.to(wide), weight.to(wide)
     bias = bias if bias is None else bias.to(wide)
+    if torch.compiler.is_compiling():  # which reuses temporary tensors by itself
+        return formula(x, weight, bias, eps).to(dtype)
     return _ResponseNorm.apply(x, weight, bias, eps, tiny, formula)[0].to(dtype)
 
 
