@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "tasks": {"errors", "options", "data", "dense", "analysis"},
     "analysis": {"errors", "data"},
     "recipes": {"errors", "options"},
-    "export": {"errors", "reparam"},
+    "export": {"errors", "layers", "ops", "reparam"},
+    "hub": {"errors", "models"},
     "checkpoints": {"errors", "reparam"},
     "train": {
         "errors",

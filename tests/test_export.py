@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from seewide.errors import InputError
-from seewide.export import FORMATS, export_model
+from seewide.export import export_model
 
 NAMES = {"classes": "cat,dog", "mean": "0.5,0.5,0.5"}
 
@@ -51,7 +51,7 @@ def test_the_file_runs_elsewhere_at_any_batch_size(model, example, tmp_path, for
     with torch.no_grad():
         torch.testing.assert_close(y, model.eval()(x), rtol=1e-4, atol=1e-5)
     model.train()
-    assert metadata.items() >= {**NAMES, "form": "merged", "input": "N,3,64,48"}.items()
+    assert metadata.items() >= {**NAMES, "form": "fused", "input": "N,3,64,48"}.items()
     assert b"site-packages" not in report.path.read_bytes(), "names no folder of this machine"
 
 
@@ -61,7 +61,7 @@ def test_safetensors_hold_all_weights_and_the_metadata(model, example, tmp_path)
     report = export_model(model, tmp_path / "m.safetensors", "safetensors", example, NAMES)
     assert report.max_abs == 0
     with safe_open(report.path, "pt") as file:
-        assert file.keys() == sorted(model.state_dict())
+        assert sorted(file.keys()) == sorted(model.state_dict())
         assert file.metadata()["classes"] == "cat,dog"
 
 
@@ -87,7 +87,7 @@ class KnowsItsBatch(nn.Module):
         return x.mean((2, 3)) if len(x) == 3 else x.amax((2, 3))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["onnx", "pt2", "safetensors"])
 def test_a_file_that_computes_something_else_is_refused(example, tmp_path, format):
     if format == "onnx":
         pytest.importorskip("onnxruntime")
