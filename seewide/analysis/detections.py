@@ -69,3 +69,20 @@ def draw_precision_recall(curves: Mapping[str, Sequence[float]], path: Path) -> 
     if curves:
         axes.legend(fontsize=7)
     return write_atomically(path, lambda scratch: figure.savefig(scratch, dpi=150))
+
+
+def draw_label_map(image: Any, label_map: np.ndarray) -> Figure:
+    """An image with its classes as translucent colours.
+
+    Args:
+        image: RGB, PIL or (H, W, 3).
+        label_map: (H, W) class indices.
+    """
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    figure = Figure(figsize=(8, 8 * height / width))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(pixels)
+    axes.imshow(colormaps["tab20"](label_map % 20), alpha=0.5)
+    axes.axis("off")
+    return figure

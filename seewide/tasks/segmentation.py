@@ -1,94 +1,87 @@
-"""Semantic segmentation: the class of every pixel.
+"""Semantic segmentation: a class for each pixel.
 
-`--set system=linear` is a 1x1 convolution on the maps of any timm network; the other systems are
-those of `seewide.dense`. Shapes: N images, K classes, H x W pixels.
+Shapes: N images, H x W pixels, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from seewide.data import Samples, read_image
-from seewide.data.masks import (
-    IGNORE,
-    MaskTransform,
-    colorize,
-    describe_masks,
-    open_masks,
+from seewide.data.augment_masks import ScaleCropFlip, ToLabels
+from seewide.data.images import read_image
+from seewide.data.label_maps import describe_label_maps, open_label_maps
+from seewide.data.masks import IGNORE
+from seewide.dense import (
+    Segmenter,
+    average_views,
+    create_segmenter,
+    list_segmenters,
+    sliding_window,
+    whole_image,
 )
-from seewide.dense import create_segmenter, list_segmenters
-from seewide.dense.losses import pixel_cross_entropy
+from seewide.dense.images import scaled_size
 from seewide.dense.segmentation_heads import resize
 from seewide.errors import InputError
 from seewide.options import check, option
 from seewide.preprocess import Preprocess
 from seewide.tasks._task import Batch, DataSplits, Facts, ResultTable, Sample, Score, Task
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-LINEAR = "linear"
+DIVISOR = 32
 
 
 @dataclass(frozen=True)
 class SegmentationOptions:
-    """System, image size and augmentation."""
+    """System, image sizes, augmentation and how an image is evaluated."""
 
     system: str = option(
-        LINEAR,
-        "Head on the backbone: linear, or a system of seewide.dense.",
-        choices=(LINEAR, *list_segmenters()),
+        "upernet", "Segmentation system.", choices=tuple(list_segmenters()), flag=True
     )
-    image_size: int = option(
-        512, "Height and width of the images in pixels.", least=16, flag=True, metavar="PIXELS"
+    short: int = option(
+        512, "Length of the shorter side of an image in pixels.", least=32, flag=True
     )
-    min_scale: float = option(
-        0.5, "Smallest random factor on the shorter side, which is then cropped.", above=0
+    long: int = option(2048, "Largest length of the longer side in pixels.", least=32)
+    crop: int = option(512, "Training: height and width of the crops in pixels.", least=32)
+    scale: tuple[float, ...] = option(
+        (0.5, 2.0), "Training: range of the random factor on `short` and `long`."
     )
-    max_scale: float = option(2.0, "Largest random factor on the shorter side.", above=0)
-    flip: float = option(0.5, "Probability of a horizontal flip.", least=0, most=1)
-    distort: float = option(0.5, "Probability of photometric distortion.", least=0, most=1)
+    flip: float = option(0.5, "Training: probability of a horizontal flip.", least=0, most=1)
+    photometric: bool = option(
+        True, "Training: change brightness, contrast, saturation and hue at random."
+    )
     ignore: int = option(
-        IGNORE, "Mask value of pixels that belong to no class, besides 255.", least=0, most=255
+        IGNORE, "Mask value that belongs to no class, in addition to 255.", least=0, most=IGNORE
     )
+    window: str = option(
+        "whole", "Evaluation: the whole image, or windows of `crop` pixels.",
+        choices=("whole", "slide"), may_change=True,
+    )  # fmt: skip
+    stride: int = option(
+        341, "Evaluation: distance of the windows in pixels.", least=1, may_change=True
+    )
+    views: tuple[float, ...] = option(
+        (1.0,), "Evaluation: scales whose probabilities are averaged.", may_change=True
+    )
+    mirror: bool = option(False, "Evaluation: average with the mirror images too.", may_change=True)
 
     def __post_init__(self) -> None:
         check(self)
-        if self.min_scale > self.max_scale:
-            raise InputError(
-                f"min_scale must be at most max_scale, got {self.min_scale} and {self.max_scale}"
-            )
-
-
-class LinearSegmenter(nn.Module):
-    """A 1x1 convolution on all maps of a backbone, which are resized to the finest and joined.
-
-    Shape: (N, 3, H, W) -> `{"out": (N, K, H, W)}`, the convention of torchvision and seewide.dense.
-    """
-
-    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        channels = backbone.feature_info.channels()
-        self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
-        self.classifier = nn.Conv2d(sum(channels), num_classes, 1)
-
-    def forward(self, x_NCHW: Tensor) -> dict[str, Tensor]:
-        maps = [norm(x) for norm, x in zip(self.norms, self.backbone(x_NCHW), strict=True)]
-        joined = torch.cat([resize(x, maps[0].shape[-2:]) for x in maps], dim=1)
-        return {"out": resize(self.classifier(joined), x_NCHW.shape[-2:])}
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"scale must be two numbers in ascending order, got {self.scale}")
+        if not self.views or min(self.views) <= 0:
+            raise InputError(f"views must be numbers above 0, got {self.views}")
 
 
 class Segmentation(Task[SegmentationOptions]):
-    """Cross-entropy per pixel; as in mmsegmentation, ignored pixels count in the mean."""
+    """The systems of `seewide.dense`; cross-entropy over pixels, ignored ones in the divisor."""
 
     name = "segmentation"
     Options = SegmentationOptions
@@ -97,162 +90,168 @@ class Segmentation(Task[SegmentationOptions]):
 
     @classmethod
     def recognize(cls, data: str) -> str | None:
-        return describe_masks(data)
+        return describe_label_maps(data)
 
     def open(self, data: str) -> DataSplits:
-        found = open_masks(data, ignore=self.options.ignore)
+        found = open_label_maps(data, self.options.ignore)
         facts = {"class_names": list(found.class_names)}
         return DataSplits(found.name, found.train, found.val, found.held_out, facts, found.short)
 
-    def held_out(self, data: str, facts: Facts, *, trained_on: str) -> tuple[Samples, str]:
-        splits = self.open(data)
-        if splits.facts != facts:
-            raise InputError(
-                f"{data} has {len(splits.facts['class_names'])} classes, the model was trained for "
-                f"{len(facts['class_names'])}, or their names differ"
-            )
-        return splits.val, splits.held_out
+    def announce(self, backbone: nn.Module) -> dict[str, Any]:
+        return {"system": self.options.system}
 
     def preprocess(self, backbone: nn.Module) -> dict[str, Any]:
-        own = Preprocess.of(backbone, self.options.image_size).to_dict()
-        return {**own, "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
+        own = Preprocess.of(backbone)
+        return {
+            "short": self.options.short, "long": self.options.long,
+            "mean": list(own.mean), "std": list(own.std),
+        }  # fmt: skip
 
     def transform(self, train: bool, preprocess: dict[str, Any]) -> Callable[[Sample], Sample]:
-        own, options = Preprocess.from_dict(preprocess), self.options
-        return MaskTransform(
-            own.image_size,
-            own.mean,
-            own.std,
-            train=train,
-            scale=(options.min_scale, options.max_scale),
-            flip=options.flip,
-            distort=options.distort,
-        )
+        options, augmentation = self.options, None
+        if train:
+            augmentation = ScaleCropFlip(
+                (options.short, options.long), options.crop, options.scale, options.flip,
+                options.photometric,
+            )  # fmt: skip
+        return ToLabels(preprocess["mean"], preprocess["std"], augmentation)
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """Crops as one tensor, images of different sizes as a list."""
+        if len({sample["image"].shape for sample in samples}) == 1:
+            return torch.utils.data.default_collate(samples)
+        return {key: [sample[key] for sample in samples] for key in ("image", "mask")}
+
+    # ---- model
 
     def backbone_options(self, facts: Facts) -> dict[str, Any]:
         return {"features_only": True}
 
     def build(self, backbone: nn.Module, facts: Facts) -> nn.Module:
-        classes = len(facts["class_names"])
-        if self.options.system == LINEAR:
-            return LinearSegmenter(backbone, classes)
-        return create_segmenter(self.options.system, backbone, classes)
+        return create_segmenter(self.options.system, backbone, len(facts["class_names"]))
 
     def example(self, facts: Facts, preprocess: dict[str, Any], count: int = 2) -> Tensor:
-        side = preprocess["image_size"]
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(count, 3, side, side, generator=generator)
+        return torch.randn(count, 3, 64, 96, generator=generator)
 
-    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
-        if isinstance(model, LinearSegmenter):
-            terms = {"out": pixel_cross_entropy(model(batch["image"])["out"], batch["mask"])}
+    def loss(self, model: Segmenter, batch: Batch) -> dict[str, Any]:
+        terms = model.loss_terms(batch["image"], batch["mask"], IGNORE)
+        return {
+            "loss": sum(term.total for term in terms.values()),
+            "weight": terms["loss_out"].weight,
+            **{name: term.total.detach() for name, term in terms.items()},
+        }
+
+    # ---- results
+
+    def predict(self, model: Segmenter, batch: Batch) -> list[Tensor]:
+        """Class indices (H, W) of each image, at its own size."""
+        return [self.probabilities(model, image[None])[0].argmax(0) for image in batch["image"]]
+
+    def probabilities(self, model: Segmenter, x_1CHW: Tensor) -> Tensor:
+        """(1, K, H, W) of a normalized image, as the options evaluate it."""
+        options, size = self.options, tuple(x_1CHW.shape[-2:])
+        views = [self._view(x_1CHW, factor) for factor in options.views]
+        if options.window == "slide":
+            one = partial(
+                sliding_window, model, size=size, crop=options.crop, stride=options.stride
+            )
         else:
-            terms = model.loss_terms(batch["image"], batch["mask"])
-        # Every head has a prediction for each pixel, so all terms have the same weight.
-        sums = {name: term.total for name, term in terms.items()}
-        weight = next(iter(terms.values())).weight
-        return {"loss": sum(sums.values()), "weight": weight, **(sums if len(sums) > 1 else {})}
+            one = partial(whole_image, model, size=size)
+        return average_views(one, views, options.mirror)
 
-    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Logits (N, K, H, W)."""
-        return model(batch["image"])["out"]
+    def _view(self, x: Tensor, factor: float) -> Tensor:
+        """The image at `short` x factor, then up to multiples of 32."""
+        size = scaled_size(
+            tuple(x.shape[-2:]), self.options.short * factor, self.options.long * factor
+        )
+        x = resize(x, size)
+        return resize(x, [-(-side // DIVISOR) * DIVISOR for side in size])
 
     def metric(self, facts: Facts) -> SegmentationMetric:
         return SegmentationMetric(len(facts["class_names"]))
 
     def tables(self, metric: SegmentationMetric, facts: Facts) -> list[ResultTable]:
-        """IoU and accuracy per class."""
-        iou_K, accuracy_K = metric.iou_K.tolist(), metric.accuracy_K.tolist()
+        iou, accuracy = metric.iou_K.tolist(), metric.accuracy_K.tolist()
         rows = [
-            (name, round(iou, 1), round(accuracy, 1))
-            for name, iou, accuracy in zip(facts["class_names"], iou_K, accuracy_K, strict=True)
+            (name, round(iou[k], 1), round(accuracy[k], 1))
+            for k, name in enumerate(facts["class_names"])
         ]
-        return [ResultTable("Per class", ("class", "IoU %", "accuracy %"), rows)]
+        worst = sorted(enumerate(metric.images), key=lambda pair: pair[1])[:20]
+        worst = [(index, round(100 * share, 1)) for index, share in worst]
+        return [
+            ResultTable("Per class", ("class", "IoU %", "accuracy %"), rows),
+            ResultTable("Worst images", ("image", "correct pixels %"), worst),
+        ]
 
     def figures(
         self, metric: SegmentationMetric, facts: Facts
     ) -> dict[str, Callable[[Path], Path]]:
         from seewide.analysis.pictures import draw_confusion
 
-        names, confusion_KK = facts["class_names"], metric.confusion_KK
-        return {"confusion.png": lambda path: draw_confusion(confusion_KK, names, path)}
+        names = facts["class_names"]
+        return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}
 
     def read(self, path: Path) -> Iterable[Sample]:
         image = read_image(path)
         yield {"image": image, "mask": Image.new("L", image.size, IGNORE)}
 
-    def describe(self, prediction: Tensor, index: int, facts: Facts) -> dict[str, Any]:
-        """`{"classes": [{"name": ..., "pixels": fraction}], "mask": rows}`, most frequent first."""
-        mask_HW = prediction[index].argmax(0).cpu()
-        counts = torch.bincount(mask_HW.flatten(), minlength=len(facts["class_names"]))
-        order = counts.argsort(descending=True, stable=True).tolist()
+    def describe(self, prediction: list[Tensor], index: int, facts: Facts) -> dict[str, Any]:
+        """`{"classes": [{"name", "share"}], "label_map": rows of class indices}`."""
+        label_map = prediction[index].cpu()
+        counts = torch.bincount(label_map.flatten(), minlength=len(facts["class_names"]))
+        order = counts.argsort(descending=True).tolist()
         classes = [
-            {"name": facts["class_names"][k], "pixels": counts[k].item() / mask_HW.numel()}
+            {"name": facts["class_names"][k], "share": float(counts[k]) / label_map.numel()}
             for k in order
             if counts[k]
         ]
-        return {"classes": classes, "mask": mask_HW.tolist()}
+        return {"classes": classes, "label_map": label_map.tolist()}
 
-    def draw(self, sample: Sample, description: dict[str, Any]) -> Figure:
-        """The image beside its predicted classes."""
-        from matplotlib.figure import Figure
+    def draw(self, sample: Sample, description: dict[str, Any]):
+        from seewide.analysis.detections import draw_label_map
 
-        image = sample["image"]
-        mask = colorize(torch.tensor(description["mask"])).resize(image.size, Image.NEAREST)
-        figure = Figure(figsize=(10, 5 * image.height / image.width), layout="constrained")
-        names = ", ".join(entry["name"] for entry in description["classes"][:5])
-        for axes, shown, title in zip(
-            figure.subplots(1, 2), (image, mask), ("image", names), strict=True
-        ):
-            axes.imshow(np.asarray(shown))
-            axes.set_title(title, parse_math=False)
-            axes.axis("off")
-        return figure
+        return draw_label_map(sample["image"], np.asarray(description["label_map"]))
 
 
 class SegmentationMetric:
-    """One confusion matrix; mIoU, aAcc and mAcc as mmsegmentation defines them."""
+    """One confusion matrix over all pixels, without the ignored ones, as mmsegmentation has it."""
 
-    def __init__(self, num_classes: int) -> None:
-        self.confusion_KK = torch.zeros(num_classes, num_classes, dtype=torch.long)
-        self.loss_sum = 0.0
-        self.pixels = 0
+    def __init__(self, classes: int) -> None:
+        self.confusion_KK = torch.zeros(classes, classes, dtype=torch.long)  # [true, predicted]
+        self.images: list[float] = []  # share of correct pixels
 
-    def update(self, prediction: Tensor, batch: Batch) -> None:
-        mask_NHW = batch["mask"]
-        total, weight = pixel_cross_entropy(prediction.float(), mask_NHW)
-        self.loss_sum += float(total)
-        self.pixels += int(weight)
-        valid_NHW = mask_NHW != IGNORE
-        true, predicted = mask_NHW[valid_NHW], prediction.argmax(1)[valid_NHW]
+    def update(self, prediction: Sequence[Tensor], batch: Batch) -> None:
         classes = len(self.confusion_KK)
-        cells = torch.bincount(true * classes + predicted, minlength=classes**2)
-        self.confusion_KK += cells.view(classes, classes).cpu()
+        for found, truth in zip(prediction, batch["mask"], strict=True):
+            found, truth = found.cpu().long(), truth.cpu().long()
+            used = truth != IGNORE
+            cells = truth[used] * classes + found[used]
+            counts = torch.bincount(cells, minlength=classes**2).view(classes, classes)
+            self.confusion_KK += counts
+            self.images.append(float(counts.trace()) / max(int(counts.sum()), 1))
 
     def merge(self, others: Sequence[SegmentationMetric]) -> None:
         for other in others:
-            self.confusion_KK += other.confusion_KK
-            self.loss_sum += other.loss_sum
-            self.pixels += other.pixels
-
-    def compute(self) -> dict[str, float]:
-        """Mean loss; mIoU, aAcc and mAcc in percent, over the classes that occur."""
-        correct, total = self.confusion_KK.diag().sum(), self.confusion_KK.sum()
-        return {
-            "loss": self.loss_sum / max(self.pixels, 1),
-            "miou": float(self.iou_K.nanmean()),
-            "aacc": 100 * float(correct / total.clamp(min=1)),
-            "macc": float(self.accuracy_K.nanmean()),
-        }
+            self.confusion_KK = self.confusion_KK + other.confusion_KK
+            self.images += other.images
 
     @property
     def iou_K(self) -> Tensor:
-        """Intersection over union in percent; NaN for a class neither true nor predicted."""
-        both_K = self.confusion_KK.diag().double()
-        union_K = self.confusion_KK.sum(0) + self.confusion_KK.sum(1) - both_K
-        return 100 * both_K / union_K
+        """Percent; NaN for a class that is neither there nor predicted."""
+        common = self.confusion_KK.diag()
+        return 100 * common / (self.confusion_KK.sum(0) + self.confusion_KK.sum(1) - common)
 
     @property
     def accuracy_K(self) -> Tensor:
-        """Percent of the pixels of each class; NaN for a class without."""
-        return 100 * self.confusion_KK.diag().double() / self.confusion_KK.sum(1)
+        """Percent of the pixels of a class; NaN for one that is not there."""
+        return 100 * self.confusion_KK.diag() / self.confusion_KK.sum(1)
+
+    def compute(self) -> dict[str, float]:
+        """`miou`, `macc` (means over the classes that have one) and `aacc`, in percent."""
+        total = max(int(self.confusion_KK.sum()), 1)
+        return {
+            "miou": float(self.iou_K.nanmean().nan_to_num()),
+            "macc": float(self.accuracy_K.nanmean().nan_to_num()),
+            "aacc": 100 * float(self.confusion_KK.trace()) / total,
+        }
