@@ -1,8 +1,8 @@
-"""Put large-kernel mixers into somebody else's network.
+"""Replace layers of any network with large-kernel layers.
 
-`replace` swaps the modules that a predicate picks; the presets below it are the uses that the
-papers themselves report. Weights are kept where they can be: a 3x3 kernel becomes the centre of a
-13x13 one, so the network computes at the start what it computed before, and trains on from there.
+`replace` replaces the modules that a predicate selects; the functions below it are experiments of
+the papers. Weights are preserved where possible: a 3x3 kernel becomes the centre of a 13x13 one, so
+that the new network computes what the old one computed, and training continues from there.
 
     model = grow_kernels(timm.create_model("mobilenetv2_100"), 13, small_kernel=3)
     model = share_kernels(timm.create_model("convnext_tiny"), 51)
@@ -36,14 +36,16 @@ Predicate = Callable[[str, nn.Module], bool]
 
 
 def replace(model: nn.Module, where: Predicate, by: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """A copy of `model` with each module that `where` picks replaced by `by(module)`.
+    """A copy of `model` with each module that `where` selects replaced by `by(module)`.
 
     Args:
-        where: called with the dotted name and the module; what it picks is not looked into.
-        by: makes the module that takes its place.
+        model: any module.
+        where: called with the dotted name and the module; modules inside a selected one are not
+            considered.
+        by: returns the new module for a selected one.
 
     Raises:
-        InputError: `where` picks nothing.
+        InputError: `where` selects nothing.
     """
     model = copy.deepcopy(model)
     chosen: list[tuple[str, nn.Module]] = []
@@ -52,7 +54,7 @@ def replace(model: nn.Module, where: Predicate, by: Callable[[nn.Module], nn.Mod
         if name and not inside and where(name, module):
             chosen.append((name, module))
     if not chosen:
-        raise InputError(f"the predicate picks no module of {type(model).__name__}")
+        raise InputError(f"the predicate selects no module of {type(model).__name__}")
     for name, module in chosen:
         parent, _, child = name.rpartition(".")
         new = by(module)
@@ -62,7 +64,7 @@ def replace(model: nn.Module, where: Predicate, by: Callable[[nn.Module], nn.Mod
 
 
 def is_depthwise(name: str, module: nn.Module) -> bool:
-    """A depthwise convolution of odd size, larger than 1, with same padding and no dilation."""
+    """Whether `module` is depthwise, of odd size above 1, with same padding and no dilation."""
     if not isinstance(module, nn.Conv2d) or module.groups != module.in_channels:
         return False
     sizes, padding = module.kernel_size, module.padding
@@ -74,16 +76,20 @@ def is_depthwise(name: str, module: nn.Module) -> bool:
 def grow_kernels(
     model: nn.Module, kernel_size: int, small_kernel: int = 0, where: Predicate = is_depthwise
 ) -> nn.Module:
-    """Larger depthwise kernels, the old one in their centre: the outputs stay equal.
+    """Larger depthwise kernels with the old kernels in their centre; outputs do not change.
 
     RepLKNet (2203.06717), section 3: MobileNetV2 with 9x9 and 13x13 kernels, plain or with a
-    re-parameterized 3x3 (`small_kernel=3`), which `seewide.fuse` merges. PeLK (2403.07589),
+    re-parameterized 3x3 (`small_kernel=3`), which `seewide.fuse` fuses. PeLK (2403.07589),
     Figure 6: ConvNeXt-T with 7x7 to 151x151.
 
     Args:
-        kernel_size: odd; convolutions at least that large stay as they are.
-        small_kernel: size of a parallel kernel with a batch norm of its own; 0 for none.
-        where: which convolutions; by default all depthwise ones.
+        model: any network.
+        kernel_size: odd; convolutions that are at least as large are not changed.
+        small_kernel: size of a parallel kernel with its own batch norm; 0 for none.
+        where: selects the convolutions; by default all depthwise ones.
+
+    Raises:
+        InputError: an even size, a small kernel that does not fit, or no convolution selected.
     """
 
     def by(conv: nn.Module) -> nn.Module:
@@ -97,10 +103,19 @@ def grow_kernels(
 def share_kernels(
     model: nn.Module, kernel_size: int, center: int = 7, where: Predicate = is_depthwise
 ) -> nn.Module:
-    """Peripheral convolutions in place of depthwise ones of stride 1 (PeLK, Figure 6).
+    """Replace depthwise convolutions of stride 1 with peripheral ones (PeLK, Figure 6).
 
-    The old kernel becomes the centre. A cell of the sharing grid takes the mean of the old taps
-    in it, so the outputs stay equal if the old kernel is no larger than `center`.
+    The old kernel becomes the centre. A cell of the sharing grid gets the mean of the old taps in
+    it, so outputs do not change if the old kernel is no larger than `center`.
+
+    Args:
+        model: any network.
+        kernel_size: K, odd.
+        center: number of cells of 1 in the middle of the sharing grid.
+        where: selects the convolutions; by default all depthwise ones.
+
+    Raises:
+        InputError: an even size, or no convolution selected.
     """
     grid = sharing_grid(kernel_size, min(center, kernel_size))
 
@@ -108,7 +123,7 @@ def share_kernels(
         dense = grown(conv, kernel_size)
         rows = torch.repeat_interleave(
             torch.eye(len(grid), dtype=dense.weight.dtype), torch.tensor(grid), dim=1
-        ).to(dense.weight.device)  # (k, K): which taps lie in which cell
+        ).to(dense.weight.device)  # (k, K): 1 where a tap lies in a cell
         rows = rows / rows.sum(1, keepdim=True)
         dd = {"device": dense.weight.device, "dtype": dense.weight.dtype}
         layer = PeripheralConv2d(conv.in_channels, grid, bias=dense.bias is not None, **dd)
@@ -125,22 +140,29 @@ def share_kernels(
 
 
 def ls_convs_in_resnet(model: nn.Module) -> nn.Module:
-    """LS convolutions in place of the 3x3 ones of stride 1 inside residual blocks.
+    """Replace all dense 3x3 convolutions in residual blocks with LS convolutions.
 
-    LSNet (2503.23135), section 4: LSConv in ResNet-50. Nothing of a dense kernel can be kept.
+    LSNet (2503.23135), section 4: LS convolution in ResNet-50, which has 16 of them, three with
+    stride 2: 2.6 G multiply-adds. The weights of the dense kernels are lost.
+
+    Raises:
+        InputError: the model has no such convolution.
     """
 
     def where(name: str, module: nn.Module) -> bool:
         if not isinstance(module, nn.Conv2d) or not name.startswith("layer"):
             return False
-        shape = (module.kernel_size, module.stride, module.groups)
-        return shape == ((3, 3), (1, 1), 1) and module.in_channels == module.out_channels
+        dense = module.kernel_size == (3, 3) and module.groups == 1
+        return dense and module.in_channels == module.out_channels
 
-    return replace(model, where, lambda conv: LSConv(conv.in_channels, **_like(conv.weight)))
+    def by(conv: nn.Module) -> nn.Module:
+        return LSConv(conv.in_channels, stride=conv.stride[0], **_like(conv.weight))
+
+    return replace(model, where, by)
 
 
 def ls_convs_in_vit(model: nn.Module) -> nn.Module:
-    """LS convolutions over the grid of tokens in place of attention: LSNet's DeiT-T.
+    """Replace attention with LS convolutions over the grid of tokens: LSNet's DeiT-T.
 
     Raises:
         InputError: the model has no `patch_embed` with a grid and no `attn` in its blocks.
@@ -160,7 +182,15 @@ def ls_convs_in_vit(model: nn.Module) -> nn.Module:
 def aggregators_in_convnext(
     model: nn.Module, kernel_sizes: tuple[int, ...] = (7, 9, 11)
 ) -> nn.Module:
-    """UniConvNet's three-layer receptive-field aggregator in place of the 7x7 convolutions."""
+    """Replace depthwise convolutions of stride 1 with UniConvNet's receptive field aggregators.
+
+    Args:
+        model: a ConvNeXt, or another network with depthwise convolutions.
+        kernel_sizes: of the aggregator's layers.
+
+    Raises:
+        InputError: the model has no such convolution.
+    """
 
     def by(conv: nn.Module) -> nn.Module:
         return ReceptiveFieldAggregator(conv.in_channels, kernel_sizes, **_like(conv.weight))
@@ -169,7 +199,7 @@ def aggregators_in_convnext(
 
 
 class TokenMixer(nn.Module):
-    """A mixer of maps for a transformer's tokens; class tokens receive the mean of what it gives.
+    """A mixer of maps applied to a transformer's tokens; class tokens get the mean of its output.
 
     Args:
         mixer: (N, C, H, W) -> (N, C, H, W).
@@ -186,7 +216,7 @@ class TokenMixer(nn.Module):
         self.prefix = prefix
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
-        """`args` and `kwargs` (attention masks) have no meaning here and are not looked at."""
+        """`args` and `kwargs` (attention masks) are ignored."""
         tokens = x[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
         mixed = self.mixer(tokens).flatten(2).transpose(1, 2)
         summary = mixed.mean(1, keepdim=True).expand(-1, self.prefix, -1)

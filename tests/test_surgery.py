@@ -1,4 +1,4 @@
-"""Other people's networks with our mixers: what can be kept is kept, and the papers' uses run."""
+"""Networks of timm with our layers: weights are preserved, and the papers' experiments run."""
 
 import pytest
 import timm
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import seewide
+from seewide.analysis.cost import count_cost
 from seewide.errors import InputError
 from seewide.layers import DepthwiseConv2d, LSConv, PeripheralConv2d, ReceptiveFieldAggregator
 from seewide.layers.reparam_conv import ReparamConv
@@ -74,7 +75,7 @@ def test_parameters_grow_with_k_squared_or_with_the_grid():
 
 def test_ls_convs_in_resnet_and_deit():
     resnet = ls_convs_in_resnet(timm.create_model("resnet50", num_classes=5))
-    assert count(resnet, LSConv) == 13  # 16 blocks, 3 of them strided
+    assert count(resnet, LSConv) == 16
     deit = ls_convs_in_vit(timm.create_model("deit_tiny_patch16_224", num_classes=5))
     assert count(deit, LSConv) == 12
     for model, size in ((resnet, 64), (deit, 224)):
@@ -86,10 +87,51 @@ def test_ls_convs_in_resnet_and_deit():
 
 
 def test_aggregators_in_convnext():
-    model = aggregators_in_convnext(timm.create_model("test_convnext"))
-    assert count(model, ReceptiveFieldAggregator) > 0
-    assert not []
-    assert outputs(model).isfinite().all()
+    original = timm.create_model("test_convnext")
+    replaced = sum(is_depthwise("", m) and m.stride == (1, 1) for m in original.modules())
+    model = aggregators_in_convnext(original)
+    assert count(model, ReceptiveFieldAggregator) == replaced > 0
+    left = [
+        name
+        for name, m in model.named_modules()
+        if is_depthwise("", m) and ".context." not in name and ".part_conv." not in name
+    ]
+    assert left == [], "no depthwise convolution outside the aggregators"
+    aggregators = [m for m in model.modules() if isinstance(m, ReceptiveFieldAggregator)]
+    randomize(model)(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for m in aggregators for p in m.parameters())
+
+
+def test_resnet_50_of_the_paper():
+    """All 16 3x3 convolutions, three of them with stride 2: 2.6 G (LSNet, section 4)."""
+    model = ls_convs_in_resnet(timm.create_model("resnet50", device="meta"))
+    dense = [
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and name.startswith("layer")
+    ]
+    assert dense == []
+    assert round(count_cost(model).macs / 1e9, 1) == 2.6
+
+
+def test_strided_ls_convs_fuse():
+    model = ls_convs_in_resnet(timm.create_model("resnet50", num_classes=5)).double()
+    x = torch.randn(1, 3, 65, 70, dtype=torch.float64)
+    fused = seewide.fuse(randomize(model).eval(), x)
+    with torch.no_grad():
+        assert deviation(fused(x), model(x)) < 1e-10
+
+
+def test_a_cell_of_the_sharing_grid_gets_the_mean_of_its_taps():
+    conv = randomize(nn.Conv2d(2, 2, 7, padding=3, groups=2))
+    shared = share_kernels(nn.Sequential(conv), 7, center=3)[0]
+    assert shared.grid == [2, 1, 1, 1, 2]
+    taps = conv.weight[:, 0]
+    for row, rows in enumerate(([0, 1], [2], [3], [4], [5, 6])):
+        for column, columns in enumerate(([0, 1], [2], [3], [4], [5, 6])):
+            mean = taps[:, rows][:, :, columns].mean((1, 2))
+            assert torch.allclose(shared.weight[:, row, column], mean, atol=1e-6)
+    assert torch.equal(shared.bias, conv.bias)
 
 
 def test_the_model_itself_stays_as_it_was():
@@ -101,7 +143,7 @@ def test_the_model_itself_stays_as_it_was():
 
 def test_refusals():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4))
-    with pytest.raises(InputError, match="picks no module of Sequential"):
+    with pytest.raises(InputError, match="selects no module of Sequential"):
         replace(model, lambda name, module: False, lambda module: module)
     with pytest.raises(InputError, match="kernel_size must be odd, got 12"):
         grow_kernels(model, 12)

@@ -70,18 +70,29 @@ class LargeKernelPerception(nn.Module):
         dim: C, even.
         kernel_size: K_L of the paper; 0 for none, so that each pixel has itself as context.
         dilation: of the large kernel.
+        stride: of the large kernel; with a stride there must be a kernel, and no dilation.
 
-    Shape: (N, C, H, W) -> (N, C / 2, H, W)
+    Shape: (N, C, H, W) -> (N, C / 2, ceil(H / stride), ceil(W / stride))
     """
 
-    def __init__(self, dim: int, kernel_size: int = 7, dilation: int = 1, device=None, dtype=None):
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int = 7,
+        dilation: int = 1,
+        stride: int = 1,
+        device=None,
+        dtype=None,
+    ):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         hidden = dim // 2
         self.reduce = ConvNorm(dim, hidden, **dd)
         self.act1 = nn.ReLU()
         self.dw = nn.Identity()
-        if kernel_size:
+        if stride > 1:
+            self.dw = ConvNorm(hidden, hidden, kernel_size, stride, hidden, **dd)
+        elif kernel_size:
             self.dw = DepthwiseConvNorm(hidden, kernel_size, dilation, **dd)
         self.mix = ConvNorm(hidden, hidden, **dd)
         self.act2 = nn.ReLU()
@@ -109,8 +120,10 @@ class LSConv(nn.Module):
         small_kernel: K_S, size of the aggregation kernel, odd.
         group_width: number of channels that share each set of weights; divides C.
         dilation: of both kernels.
+        stride: 1, or 2 to replace a strided convolution: LKP's kernel has this stride, and SKA
+            aggregates the average-pooled input.
 
-    Shape: (N, C, H, W) -> (N, C, H, W)
+    Shape: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))
 
     Raises:
         InputError: a group width that does not divide C, or an even kernel.
@@ -123,6 +136,7 @@ class LSConv(nn.Module):
         small_kernel: int = 3,
         group_width: int = 8,
         dilation: int = 1,
+        stride: int = 1,
         device=None,
         dtype=None,
     ):
@@ -135,13 +149,15 @@ class LSConv(nn.Module):
         sets, taps = dim // group_width, small_kernel**2
         self.sets = sets
         self.dilation = dilation
-        self.lkp = LargeKernelPerception(dim, large_kernel, dilation, **dd)
+        self.pool = nn.Identity() if stride == 1 else nn.AvgPool2d(3, stride, 1)
+        self.lkp = LargeKernelPerception(dim, large_kernel, dilation, stride, **dd)
         self.to_weight = nn.Conv2d(dim // 2, sets * taps, 1, **dd)
         self.weight_norm = nn.GroupNorm(sets, sets * taps, **dd)
         self.norm = nn.BatchNorm2d(dim, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight_norm(self.to_weight(self.lkp(x)))
+        x = self.pool(x)
         return x + self.norm(aggregate(x, weight, self.sets, self.dilation))
 
     @torch.no_grad()
@@ -162,6 +178,7 @@ class FusedLSConv(nn.Module):
         super().__init__()
         self.sets = layer.sets
         self.dilation = layer.dilation
+        self.pool = layer.pool
         self.lkp = layer.lkp
         self.to_weight = layer.to_weight
         self.weight_norm = layer.weight_norm
@@ -171,6 +188,7 @@ class FusedLSConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight_norm(self.to_weight(self.lkp(x)))
+        x = self.pool(x)
         y = aggregate(x, weight, self.sets, self.dilation)
         return torch.addcmul(x + self.shift, y, self.scale)
 

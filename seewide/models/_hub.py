@@ -1,10 +1,10 @@
-"""Published weights: from the authors' own address into a model, checked on the way.
+"""Published weights: download from the authors' address, verification and loading.
 
-`build` stands where a timm model has `build_model_with_cfg`. timm builds the network, adapts the
-first convolution and the classifier, and loads; what is ours is the way of the file: the hub's
-client fetches it, its SHA-256 is compared with the one the hub publishes and shown, and it is read
-without running any code of it. The client caches, and goes on where a connection broke; a download
-that was killed begins anew, since it keeps no partial files.
+`build` is used instead of timm's `build_model_with_cfg`. timm builds the network, adapts the first
+convolution and the classifier, and loads the weights; the file is handled here: the hub's client
+downloads it, its SHA-256 is compared with the published one and shown, and it is read without
+unpickling code. The client caches files and resumes after a broken connection; a download that was
+killed starts from the beginning, since the client keeps no partial files.
 """
 
 from __future__ import annotations
@@ -35,23 +35,31 @@ from ..errors import InputError, unknown
 
 Convert = Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]
 
-# What `features_only=True` gives unless told otherwise: the outputs of four stages.
+# The default outputs of `features_only=True`: those of four stages.
 FOUR_MAPS = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
 
 _logger = logging.getLogger(__name__)
 
 
 def imagenet_cfg(image_size: int = 224, **kwargs: Any) -> dict[str, Any]:
-    """What the configurations of most tags say, for `generate_default_cfgs`; `kwargs` differ.
+    """The configuration of weights trained on ImageNet, for `generate_default_cfgs`.
 
-    Weights fine-tuned at more than 224 pixels are evaluated on the whole image.
+    Evaluation follows the authors' code, which descends from ConvNeXt's: from 384 pixels on, the
+    image is resized to a square without keeping its aspect ratio ("squash"); below, the shorter
+    side is resized to `image_size / 0.875` and the centre is cropped.
+
+    Args:
+        image_size: height and width of the input.
+        kwargs: entries that differ or that only these weights have.
     """
+    squash = image_size >= 384
     return {
         "url": "",
         "num_classes": 1000,
         "input_size": (3, image_size, image_size),
         "pool_size": (image_size // 32, image_size // 32),
-        "crop_pct": 0.875 if image_size == 224 else 1.0,
+        "crop_pct": 1.0 if squash else 0.875,
+        "crop_mode": "squash" if squash else "center",
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
@@ -71,10 +79,10 @@ def build(
     feature_cfg: Mapping[str, Any] = FOUR_MAPS,
     **kwargs,
 ) -> nn.Module:
-    """timm's `build_model_with_cfg`, of the same arguments; published weights come by `fetch`.
+    """timm's `build_model_with_cfg` with the same arguments; `fetch` downloads published weights.
 
-    Weights that the caller points to (`pretrained_cfg_overlay={"file": ...}`, `hf-hub:` and
-    `local-dir:` names) are timm's affair.
+    Weights of the caller (`pretrained_cfg_overlay={"file": ...}`, `hf-hub:` and `local-dir:` names)
+    are loaded by timm.
 
     Raises:
         InputError: an unknown tag, no published weights, no connection, no such file, a wrong
@@ -103,17 +111,17 @@ def build(
 
 
 def fetch(config: PretrainedCfg, cache_dir: str | Path | None = None) -> Path:
-    """The file that `config` names, from the cache or else from its address.
+    """The path of the file that `config` names, downloaded unless it is in the cache.
 
-    A file that is new is compared with its published hash (the hub's ETag, or the digits at the
-    end of its name), and its SHA-256 is shown on stderr wherever the hub's progress bars are.
+    A new download is compared with its published hash (the hub's ETag, or the digits at the end of
+    its name), and its SHA-256 is printed to stderr, unless the hub's progress bars are disabled.
 
     Args:
         config: with `hf_hub_id` and `hf_hub_filename`, or with `url`.
         cache_dir: instead of the hub's cache, or torch's for a `url`.
 
     Raises:
-        InputError: the sentence says what to do.
+        InputError: no connection, no such file, or a wrong hash; the message says what to do.
     """
     if config.hf_hub_id:
         path, expected = _from_hub(config, cache_dir)
@@ -126,16 +134,16 @@ def fetch(config: PretrainedCfg, cache_dir: str | Path | None = None) -> Path:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise InputError(
-            f"the download of {path.name} for {_name(config)} went wrong: its SHA-256 is {digest}, "
+            f"the download of {path.name} for {_name(config)} is corrupt: its SHA-256 is {digest}, "
             f"published is {expected}; it was deleted, so try again"
         )
-    verdict = "as published" if expected else "none is published to compare"
+    verdict = "as published" if expected else "no published hash to compare with"
     _show(f"{path.name}: {path.stat().st_size:,} bytes, SHA-256 {digest} ({verdict})")
     return path
 
 
 def _config(variant: str, chosen: Any, overlay: Mapping[str, Any]) -> PretrainedCfg:
-    """As timm resolves it; an unknown tag is a sentence."""
+    """The configuration that timm would choose; an unknown tag is an InputError."""
     if isinstance(chosen, Mapping):
         chosen = PretrainedCfg(**chosen)
     elif not isinstance(chosen, PretrainedCfg):
@@ -149,7 +157,7 @@ def _config(variant: str, chosen: Any, overlay: Mapping[str, Any]) -> Pretrained
 
 
 def _elsewhere(config: PretrainedCfg) -> bool:
-    """Whether the caller pointed to weights of their own."""
+    """Whether the caller chose weights other than the published ones."""
     named = config.file or config.state_dict or config.source
     return bool(named or (config.hf_hub_id and not config.hf_hub_filename))
 
@@ -184,7 +192,7 @@ def _load(
 
 
 def _from_hub(config: PretrainedCfg, cache_dir: str | Path | None) -> tuple[Path, str | None]:
-    """The file, and the hash it should have: None if it was cached, '' if the hub has none."""
+    """The file, and its expected hash: None if it was cached, '' if the hub publishes none."""
     from huggingface_hub import (
         get_hf_file_metadata,
         hf_hub_download,
@@ -208,7 +216,7 @@ def _from_hub(config: PretrainedCfg, cache_dir: str | Path | None) -> tuple[Path
         )
         if path == before:
             return Path(path), None
-        # The folder is named by the commit, which keeps a change of the file out of the comparison.
+        # The folder is named after the commit: compare with the hash of that very version.
         commit = Path(path).parents[config.hf_hub_filename.count("/")].name
         published = get_hf_file_metadata(hf_hub_url(**{**place, "revision": commit})).etag or ""
     except LocalEntryNotFoundError:
@@ -224,17 +232,17 @@ def _from_hub(config: PretrainedCfg, cache_dir: str | Path | None) -> tuple[Path
         raise InputError(
             f"{what} has no repository {repo} on the hub, or not one that is public: {by_hand}"
         ) from None
-    except Exception as error:  # the client has its own HTTP library, whose errors pass through
+    except Exception as error:  # errors of the client's HTTP library, which may be any
         raise InputError(
             f"{what} could not be downloaded from {repo}: {_first_line(error)}; try again, or "
             f"{by_hand}"
         ) from error
-    # The ETag of large files is their SHA-256; of small ones a git hash, which says less.
+    # The ETag of large files is their SHA-256, that of small ones a git hash.
     return Path(path), published if re.fullmatch(r"[0-9a-f]{64}", published) else ""
 
 
 def _from_url(config: PretrainedCfg, cache_dir: str | Path | None) -> tuple[Path, str | None]:
-    """As `_from_hub`, for a plain address whose file name ends with digits of the hash."""
+    """As `_from_hub`, for a URL whose file name ends with digits of the hash."""
     new = not check_cached_file(config.url, check_hash=False, cache_dir=cache_dir)
     try:
         path = Path(download_cached_file(config.url, check_hash=False, cache_dir=cache_dir))

@@ -198,11 +198,15 @@ default_cfgs = generate_default_cfgs(
         "unireplknet_l.in22k_ft_in1k_384": _cfg(
             "unireplknet_l_in22k_to_in1k_384_acc87.88.pth", image_size=384
         ),
-        "unireplknet_l.in22k": _cfg("unireplknet_l_in22k_pretrain.pth", num_classes=21841),
+        "unireplknet_l.in22k": _cfg(
+            "unireplknet_l_in22k_pretrain.pth", num_classes=21841, image_size=192
+        ),
         "unireplknet_xl.in22k_ft_in1k_384": _cfg(
             "unireplknet_xl_in22k_to_in1k_384_acc87.96.pth", image_size=384
         ),
-        "unireplknet_xl.in22k": _cfg("unireplknet_xl_in22k_pretrain.pth", num_classes=21841),
+        "unireplknet_xl.in22k": _cfg(
+            "unireplknet_xl_in22k_pretrain.pth", num_classes=21841, image_size=192
+        ),
         "unireplknet_h.untrained": _cfg(),  # Table 4 of 2410.08049; no weights were published
     }
 )

@@ -113,7 +113,7 @@ def test_a_wrong_hash_is_named_and_the_file_deleted(hub, pretrained, published):
     whole = hub.files[PLACE]
     hub.etags[PLACE] = hashlib.sha256(whole).hexdigest()
     hub.files[PLACE] = whole[:-100]
-    sentence = refused(pretrained, f"{FILE} for {NAME} went wrong: its SHA-256 is")
+    sentence = refused(pretrained, f"{FILE} for {NAME} is corrupt: its SHA-256 is")
     assert hub.etags[PLACE] in sentence
     hub.files[PLACE] = whole
     assert same(pretrained(), published)
