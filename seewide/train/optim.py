@@ -35,7 +35,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
             parameter_groups(model, recipe), opt=recipe.optimizer, lr=recipe.scaled_lr,
             momentum=recipe.momentum, **settings,
         )  # fmt: skip
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"optimizer {recipe.optimizer} does not take these options: {error}"
         ) from None
