@@ -1,0 +1,66 @@
+"""python serve.py [PORT]: an HTTP API over the network. Needs litserve and python-multipart.
+
+curl -F image=@photo.jpg http://127.0.0.1:8000/predict
+"""
+
+import io
+import os
+import sys
+
+import litserve
+import numpy as np
+import onnxruntime
+from fastapi import HTTPException
+from PIL import Image
+from predict import HERE, LABELS, classify, preprocess
+
+LARGEST_UPLOAD = 20_000_000  # bytes
+LARGEST_IMAGE = 50_000_000  # pixels
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # none that runs another program
+
+
+class API(litserve.LitAPI):
+    """Images in, the five likeliest classes out; waiting requests are run as one batch."""
+
+    def setup(self, device):
+        self.session = onnxruntime.InferenceSession(
+            HERE / "model.onnx", providers=["CPUExecutionProvider"]
+        )
+
+    def decode_request(self, request):
+        upload = request.get("image") if hasattr(request, "get") else None
+        if upload is None or not hasattr(upload, "file"):
+            raise HTTPException(422, "send an image as the form field 'image'")
+        data = upload.file.read(LARGEST_UPLOAD + 1)
+        if len(data) > LARGEST_UPLOAD:
+            raise HTTPException(413, f"images have at most {LARGEST_UPLOAD} bytes")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > LARGEST_IMAGE:
+                raise HTTPException(413, f"images have at most {LARGEST_IMAGE} pixels")
+            return preprocess(image)
+        except HTTPException:
+            raise
+        except Exception as error:  # image readers fail on damaged bytes in any way
+            raise HTTPException(400, f"not an image: {type(error).__name__}") from None
+
+    def batch(self, inputs):
+        return np.concatenate(inputs)
+
+    def predict(self, x):
+        return classify(self.session, x)
+
+    def unbatch(self, output):
+        return list(output)
+
+    def encode_response(self, output):
+        output = output.reshape(-1)
+        best = output.argsort()[::-1][:5]
+        return {"classes": [{"label": LABELS[i], "probability": float(output[i])} for i in best]}
+
+
+if __name__ == "__main__":
+    batch = int(os.environ.get("BATCH", 8))
+    api = API(max_batch_size=batch, batch_timeout=0.01)
+    server = litserve.LitServer(api, accelerator="cpu")
+    server.run(port=int(sys.argv[1]) if len(sys.argv) > 1 else 8000, generate_client_file=False)
