@@ -47,8 +47,8 @@ def batch(start: int, stop: int) -> dict:
 def trainer(device_batch: int, **settings) -> Trainer:
     torch.manual_seed(0)
     recipe = Recipe(
-        batch_size=8, device_batch=device_batch, optimizer="momentum", momentum=0.0, weight_decay=0.0,
-        lr=0.1, warmup_epochs=0.0, schedule="constant", epochs=1, **settings,
+        batch_size=8, device_batch=device_batch, optimizer="momentum", momentum=0.0,
+        weight_decay=0.0, lr=0.1, warmup_epochs=0.0, schedule="constant", epochs=1, **settings,
     )  # fmt: skip
     return Trainer(nn.Linear(2, 1), Regression(), recipe, Runtime(), Processes("cpu"), 4, 4)
 
