@@ -1,0 +1,127 @@
+"""`seewide erf`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from seewide.cli._output import bars, say, show_table, write_json
+from seewide.cli._parser import Parser, whole
+from seewide.cli._subjects import add_data, add_models, load_subjects, needed
+from seewide.errors import unknown
+
+DETAILS = """
+Prints the area of the smallest square that holds 20, 30, 50 and 99% of the scores, as a
+percentage of the image, and how closely a Gaussian fits the field.
+
+examples:
+  seewide erf unireplknet_t.in1k convnext_tiny --data photos --protocol replknet
+  seewide erf unireplknet_a pelk_t --data photos --random-weights
+  seewide erf runs/unireplknet_a-flowers --data flowers/val --layer stages.2
+"""
+
+
+def arguments(parser: Parser) -> None:
+    """Declare the arguments."""
+    add_models(parser)
+    add_data(parser, "A folder of images.")
+    parser.add(
+        "--protocol",
+        metavar="replknet|uniconvnet",
+        help="replknet: 50 images at 1024 px. uniconvnet: 1000 images at 224 px.",
+    )
+    parser.add(
+        "--images",
+        metavar="N",
+        type=whole(1),
+        default=16,
+        help="Number of images, without a protocol. Default: 16.",
+    )
+    parser.add(
+        "--side",
+        metavar="N",
+        type=whole(16),
+        default=512,
+        help="Their side in pixels, without a protocol. Default: 512.",
+    )
+    parser.add(
+        "--layer", metavar="NAME", help="A layer by name. Default: the one with the last feature map."
+    )
+    parser.add(
+        "--batch", metavar="N", type=whole(1), default=1, help="Images per batch. Default: 1."
+    )
+    parser.add(
+        "--recompute",
+        action="store_true",
+        help="Recompute activations in the backward pass (saves memory, slower).",
+    )
+    parser.add(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("erf.png"),
+        help="Figure; the numbers go into a JSON file beside it. Default: erf.png.",
+    )
+
+
+def run(arguments: Namespace) -> None:
+    """Measure, print the table, draw the figure."""
+    from seewide.analysis.erf import (
+        PROTOCOLS,
+        THRESHOLDS,
+        Protocol,
+        draw_erf,
+        effective_receptive_field,
+    )
+    from seewide.analysis.gaussian import gaussian_shape
+    from seewide.analysis.images import list_pictures, stream
+    from seewide.analysis.theory import theoretical_receptive_field
+
+    if arguments.protocol not in (None, *PROTOCOLS):
+        raise unknown("ERF protocol", arguments.protocol, PROTOCOLS)
+    protocol = PROTOCOLS.get(arguments.protocol, Protocol(arguments.images, arguments.side))
+    paths = list_pictures(needed(arguments.data, "images"), protocol.images)
+    layer = arguments.layer
+    fields, numbers, rows = {}, {}, []
+    subjects = load_subjects(arguments)
+    with bars() as progress:
+        for subject in subjects:
+            step = progress(subject.name, len(paths))
+            field = effective_receptive_field(
+                subject.model,
+                stream(paths, protocol.side, subject.mean, subject.std, step),
+                protocol,
+                layer=layer,
+                batch=arguments.batch,
+                recompute=arguments.recompute,
+            )
+            shape = (1, 3, protocol.side, protocol.side)
+            theory = theoretical_receptive_field(subject.model, shape, layer=layer)
+            gaussian = gaussian_shape(field)
+            ratios = field.area_ratios()
+            linear = {f"{t:g}": field.area_ratio(t, True) for t in THRESHOLDS}
+            rows.append(
+                (
+                    subject.name,
+                    *(f"{100 * ratio:.1f}" for ratio in ratios.values()),
+                    f"{100 * linear['0.5']:.2f}",
+                    f"{100 * gaussian.gaussianity:.1f}",
+                    theory,
+                )
+            )
+            fields[subject.name] = field
+            numbers[subject.name] = {
+                "images": field.images,
+                "side": protocol.side,
+                "layer": layer,
+                "area_ratio": {f"{t:g}": ratio for t, ratio in ratios.items()},
+                "area_ratio_linear": linear,
+                "gaussianity": gaussian.gaussianity,
+                "sigma": gaussian.sigma,
+                "monotonicity": gaussian.monotonicity,
+                "theoretical": {"size": theory.size, "sees_everything": theory.sees_everything},
+            }
+    shares = [f"{t:.0%}" for t in THRESHOLDS]
+    show_table("", ("model", *shares, "50% linear", "Gaussian %", "theory"), rows)
+    figure = draw_erf(fields, arguments.out)
+    say(f"written: {figure}, {write_json(arguments.out.with_suffix('.json'), numbers)}")

@@ -1,0 +1,78 @@
+"""`seewide report`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from seewide.cli._output import bars, say
+from seewide.cli._parser import Parser, whole
+from seewide.cli._subjects import add_data, add_image_size, add_models, load_subjects, needed
+
+DETAILS = """
+Compares cost, speed, receptive fields, shape bias and robustness. OUT/index.html needs no
+network connection; all figures are also written as PNG and SVG, their numbers as CSV and
+JSON. Shape bias and robustness need trained models.
+
+examples:
+  seewide report unireplknet_t.in1k convnext_tiny --data photos
+  seewide report runs/a runs/b --data flowers/val --cue-conflict cue_conflict
+  seewide report unireplknet_a pelk_t --data photos --random-weights
+"""
+
+
+def arguments(parser: Parser) -> None:
+    """Declare the arguments."""
+    add_models(parser)
+    add_data(parser, "A folder of images.")
+    parser.add(
+        "--cue-conflict",
+        metavar="DIR",
+        type=Path,
+        help="The cue-conflict images of Geirhos et al., for shape bias.",
+    )
+    add_image_size(parser)
+    for name, least, default, text in (
+        ("images", 1, 8, "Number of images for receptive fields."),
+        ("side", 32, 448, "Their side in pixels."),
+        ("labelled", 0, 10, "Number of images for robustness, if DIR has the model's classes."),
+    ):
+        parser.add(
+            f"--{name}",
+            metavar="N",
+            type=whole(least),
+            default=default,
+            help=f"{text} Default: {default}.",
+        )
+    parser.add(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path("report"),
+        help="Folder to write. Default: report.",
+    )
+
+
+def run(arguments: Namespace) -> None:
+    """Write the page."""
+    from seewide.analysis.comparison import Comparison
+    from seewide.analysis.images import list_pictures
+    from seewide.analysis.shape_bias import list_conflicts
+
+    folder, labelled = needed(arguments.data, "images"), arguments.labelled
+    found = len(list_pictures(folder))
+    images = list_pictures(folder, min(arguments.images, found))
+    conflicts = list_conflicts(arguments.cue_conflict) if arguments.cue_conflict else []
+    known = [(path, path.parent.name) for path in list_pictures(folder, min(labelled, found) or 1)]
+    subjects = load_subjects(arguments)
+    with bars() as progress:
+        page = Comparison(
+            subjects,
+            arguments.out,
+            images,
+            arguments.side,
+            conflicts,
+            known if labelled else [],
+            progress,
+        ).write()
+    say(f"written: {page}")
