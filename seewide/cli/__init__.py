@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from seewide._version import __version__
 from seewide.cli._parser import HELP, Parser
+from seewide.console import complain
 from seewide.errors import InputError, unknown
 
 COMMANDS = {
@@ -30,6 +32,15 @@ COMMANDS = {
     "recipes": "List the training recipes, or show all settings of one.",
     "tasks": "List the tasks, or show the options of one.",
 }
+OVERVIEW = """usage: seewide COMMAND ...
+
+Large-kernel vision for PyTorch: train, fuse, export and analyze networks.
+
+commands:
+{}
+
+Begin with: seewide train unireplknet_a --data digits
+`seewide COMMAND --help` explains a command."""
 INPUT_ERROR, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
 
@@ -40,7 +51,9 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     143 after SIGTERM and 129 after SIGHUP during training.
     """
     try:
-        sys.exit(call(sys.argv[1:] if words is None else words))
+        code = call(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+        sys.exit(code)
     except InputError as error:
         complain(str(error))
         sys.exit(INPUT_ERROR)
@@ -58,14 +71,10 @@ def call(words: Sequence[str]) -> int:
     Raises:
         InputError: whatever the user can correct, in one sentence.
     """
-    name, *rest = words or ["--help"]
-    if name in HELP:
-        print(overview())
-        return 0
-    if name == "--version":
-        from seewide._version import __version__
-
-        print(f"seewide {__version__}")
+    name, *rest = words or HELP
+    if name in (*HELP, "--version"):
+        lines = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
+        print(OVERVIEW.format(lines) if name in HELP else f"seewide {__version__}")
         return 0
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
@@ -73,51 +82,26 @@ def call(words: Sequence[str]) -> int:
     parser = Parser(name, COMMANDS[name], module.DETAILS)
     module.arguments(parser)
     if any(word in HELP for word in rest) or (not rest and parser.needs_arguments()):
-        print(parser.format_help())
+        print(parser.format_help(), end="")
         return 0
     arguments = parser.parse_intermixed_args(rest)
     try:
         return module.run(arguments) or 0
     except (MemoryError, RuntimeError, OSError) as error:
-        sentence = _sentence(error)
-        if sentence is None:
-            raise
-        raise InputError(sentence) from error
+        if sentence := _sentence(error):
+            raise InputError(sentence) from error
+        raise
 
 
-def overview() -> str:
-    """The text of `seewide --help`."""
-    lines = [f"  {name:<10}{summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(
-        (
-            "usage: seewide COMMAND ...",
-            "",
-            "Large-kernel vision for PyTorch: train, fuse, export and analyze networks.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "Begin with: seewide train unireplknet_a --data digits",
-            "`seewide COMMAND --help` explains a command.",
-        )
-    )
-
-
-def complain(sentence: str) -> None:
-    """Print one line on stderr."""
-    from seewide.cli._output import printable
-
-    print(f"seewide: {printable(sentence)}", file=sys.stderr)
-
-
-def _sentence(error: Exception) -> str | None:
-    """What a user can do about an error of the system; None for any other error."""
+def _sentence(error: Exception) -> str:
+    """What a user can do about an error of the system; empty for any other error."""
     text = str(error).strip().partition("\n")[0]
-    kind = type(error).__name__
     if isinstance(error, BrokenPipeError):
-        return None
-    if isinstance(error, MemoryError) or "OutOfMemory" in kind or "allocate memory" in text:
-        return f"out of memory; smaller batches, images or models need less ({text or kind})"
-    if isinstance(error, RuntimeError):
-        return f"{text} Its cause is often a lack of memory." if "DataLoader worker" in text else None
-    return f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else None
+        return ""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ + text:
+        return f"out of memory: smaller batches or images need less ({text or 'Python'})"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else ""
+    if "allocate memory" in text or "DataLoader worker" in text:
+        return f"{text}; smaller batches, images or fewer --workers need less memory"
+    return ""

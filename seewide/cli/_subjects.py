@@ -7,31 +7,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seewide.cli._parser import Parser, whole
 from seewide.errors import InputError
 
 if TYPE_CHECKING:
     from seewide.analysis.subject import Subject
-
-
-def add_models(parser: Parser) -> None:
-    """Declare the arguments that name models."""
-    parser.add("models", metavar="MODEL", nargs="+", help="Run folders, or models of timm.")
-    parser.add(
-        "--random-weights",
-        action="store_true",
-        help="Give models that are named random weights, with seed 0.",
-    )
-
-
-def add_data(parser: Parser, help: str) -> None:
-    """Declare `--data`."""
-    parser.add("--data", metavar="DIR", type=Path, help=help)
-
-
-def add_image_size(parser: Parser) -> None:
-    """Declare `--image-size`."""
-    parser.add("--image-size", metavar="N", type=whole(8), help="Side of the images in pixels.")
 
 
 def needed(data: Path | None, what: str) -> Path:
@@ -57,5 +36,46 @@ def load_subject(target: str, image_size: int | None, random_weights: bool) -> S
     import torch
 
     from seewide.analysis.subject import Subject
-    from seewide.train.build import build_backbone, mean_and_std
+    from seewide.preprocess import Preprocess
+    from seewide.train.build import build_backbone
     from seewide.train.evaluate import load_target
+
+    path = Path(target)
+    is_file = path.exists() or "/" in target or path.suffix == ".safetensors"
+    if random_weights and not is_file:
+        torch.manual_seed(0)
+        model = build_backbone(target, {}, image_size=image_size).eval()
+        return Subject(target, model, Preprocess.of(model, image_size))
+    model, _, info = load_target(target, image_size=image_size)
+    metrics = []
+    if (path / "metrics.jsonl").is_file():
+        metrics = [json.loads(line) for line in (path / "metrics.jsonl").open(encoding="utf-8")]
+    return Subject(
+        path.name if is_file else target,
+        model.eval(),
+        Preprocess.from_dict(info.preprocess),
+        trained=True,
+        class_names=info.facts.get("class_names", ()),
+        metrics=metrics,
+    )
+
+
+def classified(folder: Path, subject: Subject) -> list[tuple[Path, int]]:
+    """(file, class) of images in folders that are named by the model's classes or WordNet ids.
+
+    Raises:
+        InputError: other names, or WordNet ids for a model without ImageNet's 1000 classes.
+    """
+    from seewide.analysis.images import list_pictures
+    from seewide.analysis.robustness import list_labelled
+
+    indices = {name: index for index, name in enumerate(subject.class_names)}
+    paths = list_pictures(folder)
+    if all(path.parent.name in indices for path in paths):
+        return [(path, indices[path.parent.name]) for path in paths]
+    labelled = list_labelled(folder)
+    if (classes := subject.classes()) != 1000:
+        raise InputError(
+            f"the folders of {folder} are ImageNet's classes, {subject.name} has {classes} classes"
+        )
+    return labelled

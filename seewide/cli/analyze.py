@@ -6,16 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seewide.cli._output import bars, show_table
 from seewide.cli._parser import Parser, whole
-from seewide.cli._subjects import (
-    add_data,
-    add_image_size,
-    add_models,
-    classified,
-    load_subjects,
-    needed,
-)
+from seewide.cli._subjects import classified, load_subjects, needed
+from seewide.console import bars, print_table
 from seewide.errors import unknown
 
 if TYPE_CHECKING:
@@ -42,21 +35,14 @@ examples:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    parser.add("what", metavar="WHAT", help="|".join(MEASUREMENTS))
-    add_models(parser)
-    add_data(parser, "A folder of images; `cost` needs none.")
-    add_image_size(parser)
-    parser.add(
-        "--images",
-        metavar="N",
-        type=whole(1),
-        help="Number of images (imagenet-c: per folder). Default: all.",
-    )
+    parser.add("what", "|".join(MEASUREMENTS), metavar="WHAT")
+    parser.share("models", nargs="+")
+    parser.share("--data", "--image-size")
+    parser.add("--images", "Number of images (imagenet-c: per folder). Default: all.", whole(1))
+    parser.share("--random-weights")
 
 
 def run(arguments: Namespace) -> None:
-    """Measure, and print one table per model."""
     what = arguments.what
     if what not in MEASUREMENTS:
         raise unknown("measurement", what, MEASUREMENTS)
@@ -75,7 +61,7 @@ def run(arguments: Namespace) -> None:
             else:
                 tables.append(measure(subject, folder, arguments.images, progress))
     for title, columns, rows, caption in tables:
-        show_table(title, columns, rows, caption=caption)
+        print_table(title, columns, rows, caption)
 
 
 def _cost(subject: Subject) -> None:
@@ -84,7 +70,7 @@ def _cost(subject: Subject) -> None:
     split = split_cost(subject.model, subject.shape)
     total = split.total
     last = ("all", "", total.parameters, total.macs, total.distinct_macs, total.activations)
-    show_table(
+    print_table(
         f"{subject.name} at {subject.side} px",
         ("stage", "kind", "M parameters", "M multiply-adds", "distinct", "M activations"),
         [

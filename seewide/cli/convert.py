@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from seewide.cli._output import say
 from seewide.cli._parser import Parser
+from seewide.console import say
 
 DETAILS = """
 The tensors keep all their bits; before a file is written, it is converted back and compared.
@@ -18,21 +18,13 @@ examples:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    parser.add("source", metavar="IN", type=Path, help="A checkpoint.")
-    parser.add("target", metavar="OUT", type=Path, help="The file to write.")
-    parser.add(
-        "--to", metavar="seewide|authors", default="seewide", help="Names of the tensors in OUT."
-    )
-    parser.add(
-        "--model",
-        metavar="MODEL",
-        help="A model of `seewide models`. Default: recognized by names and shapes.",
-    )
+    parser.add("source", "A checkpoint.", Path, metavar="IN")
+    parser.add("target", "The file to write.", Path, metavar="OUT")
+    parser.add("--to", "Names of the tensors in OUT.", str, "seewide", "seewide|authors")
+    parser.add("--model", "A model of `seewide models`. Default: by tensor names and shapes.")
 
 
 def run(arguments: Namespace) -> None:
-    """Convert the file and print what was done."""
     from seewide.convert import convert
 
     say(convert(arguments.source, arguments.target, arguments.to, arguments.model))

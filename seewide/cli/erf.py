@@ -5,9 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from seewide.cli._output import bars, say, show_table, write_json
+from seewide.cli._files import write_json
 from seewide.cli._parser import Parser, whole
-from seewide.cli._subjects import add_data, add_models, load_subjects, needed
+from seewide.cli._subjects import load_subjects, needed
+from seewide.console import bars, print_table, say
 from seewide.errors import unknown
 
 DETAILS = """
@@ -22,50 +23,21 @@ examples:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    add_models(parser)
-    add_data(parser, "A folder of images.")
-    parser.add(
-        "--protocol",
-        metavar="replknet|uniconvnet",
-        help="replknet: 50 images at 1024 px. uniconvnet: 1000 images at 224 px.",
-    )
-    parser.add(
-        "--images",
-        metavar="N",
-        type=whole(1),
-        default=16,
-        help="Number of images, without a protocol. Default: 16.",
-    )
-    parser.add(
-        "--side",
-        metavar="N",
-        type=whole(16),
-        default=512,
-        help="Their side in pixels, without a protocol. Default: 512.",
-    )
-    parser.add(
-        "--layer", metavar="NAME", help="A layer by name. Default: the one with the last feature map."
-    )
-    parser.add(
-        "--batch", metavar="N", type=whole(1), default=1, help="Images per batch. Default: 1."
-    )
-    parser.add(
-        "--recompute",
-        action="store_true",
-        help="Recompute activations in the backward pass (saves memory, slower).",
-    )
-    parser.add(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        default=Path("erf.png"),
-        help="Figure; the numbers go into a JSON file beside it. Default: erf.png.",
-    )
+    parser.share("models", nargs="+")
+    parser.share("--data")
+    text = "replknet: 50 images at 1024 px. uniconvnet: 1000 images at 224 px."
+    parser.add("--protocol", text, metavar="replknet|uniconvnet")
+    parser.add("--images", "Number of images, without a protocol.", whole(1), 16)
+    parser.add("--side", "Their side in pixels, without a protocol.", whole(16), 512)
+    parser.add("--layer", "A layer by name. Default: that of the last feature map.", metavar="NAME")
+    parser.add("--batch", "Images per batch.", whole(1), 1)
+    parser.add("--recompute", "Recompute activations in backward: less memory, slower.", bool)
+    parser.share("--random-weights")
+    text = "Figure; the numbers go into a JSON file beside it."
+    parser.add("--out", text, Path, Path("erf.png"), "FILE")
 
 
 def run(arguments: Namespace) -> None:
-    """Measure, print the table, draw the figure."""
     from seewide.analysis.erf import (
         PROTOCOLS,
         THRESHOLDS,
@@ -122,6 +94,6 @@ def run(arguments: Namespace) -> None:
                 "theoretical": {"size": theory.size, "sees_everything": theory.sees_everything},
             }
     shares = [f"{t:.0%}" for t in THRESHOLDS]
-    show_table("", ("model", *shares, "50% linear", "Gaussian %", "theory"), rows)
+    print_table("", ("model", *shares, "50% linear", "Gaussian %", "theory"), rows)
     figure = draw_erf(fields, arguments.out)
     say(f"written: {figure}, {write_json(arguments.out.with_suffix('.json'), numbers)}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from seewide.cli._output import facts, say, show_results, show_table, write_csv, write_json
+from seewide.cli._files import write_csv, write_json
 from seewide.cli._parser import Parser, whole
+from seewide.console import print_facts, print_table, say
 
 DETAILS = """
 Prints the scores before and after fusing and the tables of the task, and writes
@@ -16,80 +17,56 @@ examples:
   seewide eval runs/unireplknet_a-digits
   seewide eval unireplknet_t.in1k --data imagenet
 """
+ROWS = 30  # printed of a long table; its CSV file has all
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    parser.add("target", metavar="RUN|MODEL", help="A run folder, or a model with weights.")
-    parser.add(
-        "--data", metavar="DATA", help="What to evaluate on. Default: what the run held out."
-    )
-    parser.add("--task", metavar="TASK", help="Of a model; a run knows its own.")
-    parser.add("--image-size", metavar="PIXELS", type=whole(8), help="Side of the images.")
-    parser.add(
-        "--batch-size", metavar="N", type=whole(1), default=64, help="Samples per batch. Default: 64."
-    )
-    parser.add("--out", metavar="DIR", type=Path, help="Where the files go. Default: RUN/eval.")
-    parser.add(
-        "--workers",
-        metavar="N",
-        type=whole(0),
-        default=0,
-        help="Worker processes that read samples. Default: 0.",
-    )
-    parser.add("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
-    parser.add("--amp", metavar="auto|bf16|fp16|off", default="off", help="Mixed precision.")
+    parser.share("target")
+    parser.add("--data", "What to evaluate on. Default: what the run held out.", metavar="DATA")
+    parser.share("--task", "--image-size")
+    parser.add("--batch-size", "Samples per batch.", whole(1), 64)
+    parser.add("--out", "Where the files go. Default: RUN/eval.", Path, metavar="DIR")
+    parser.add("--workers", "Worker processes that read samples.", whole(0), 0)
+    parser.share("--device")
+    parser.add("--amp", "Mixed precision.", str, "off", "auto|bf16|fp16|off")
 
 
 def run(arguments: Namespace) -> None:
-    """Evaluate, print the tables, write the files."""
     from seewide.train import evaluate
 
-    target = arguments.target
-    result = evaluate(
-        target,
-        arguments.data,
-        task=arguments.task,
-        image_size=arguments.image_size,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
-        device=arguments.device,
-        amp=arguments.amp,
-    )
+    settings = vars(arguments)
+    target, out = settings.pop("target"), settings.pop("out")
+    result = evaluate(target, settings.pop("data"), **settings)
     task, info, fused = result.task, result.info, result.models[-1]
-    facts(model=info.model, task=task.name, data=f"{fused.samples} samples: {result.held_out}")
-    say("")
-    show_table(
-        "",
-        ("", "M parameters", *fused.scores, f"{task.unit}/s"),
-        [
-            (
-                model.name,
-                f"{model.parameters / 1e6:.2f}",
-                *(f"{value:.2f}" for value in model.scores.values()),
-                f"{model.samples_per_second:.0f}",
-            )
-            for model in result.models
-        ],
-    )
-    say(f"largest relative difference of the outputs {result.deviation:.1e}\n")
-    tables = task.tables(fused.metric, info.facts)
-    show_results(tables)
-    folder = arguments.out or _folder(target)
-    written = [
-        write_json(
-            folder / "scores.json",
-            {
-                "model": info.model,
-                "task": task.name,
-                "data": result.held_out,
-                "samples": fused.samples,
-                "deviation": result.deviation,
-                "scores": {model.name: model.scores for model in result.models},
-            },
+    data = f"{fused.samples} samples: {result.held_out}"
+    print_facts(model=info.model, task=task.name, data=data)
+    rows = [
+        (
+            model.name,
+            f"{model.parameters / 1e6:.2f}",
+            *(f"{value:.2f}" for value in model.scores.values()),
+            f"{model.samples_per_second:.0f}",
         )
+        for model in result.models
     ]
-    for table in tables:
+    say()
+    print_table("", ("", "M parameters", *fused.scores, f"{task.unit}/s"), rows)
+    say(f"largest relative difference of the outputs {result.deviation:.1e}")
+    folder = out or _folder(target)
+    scores = {
+        "model": info.model,
+        "task": task.name,
+        "data": result.held_out,
+        "samples": fused.samples,
+        "deviation": result.deviation,
+        "scores": {model.name: model.scores for model in result.models},
+    }
+    written = [write_json(folder / "scores.json", scores)]
+    for table in task.tables(fused.metric, info.facts):
+        more = len(table.rows) - ROWS
+        cut = f" (the first {ROWS} of {len(table.rows)} rows)" if more > 0 else ""
+        say()
+        print_table(table.title + cut, table.columns, table.rows[:ROWS])
         name = table.title.lower().replace(" ", "-")
         written.append(write_csv(folder / f"{name}.csv", table.columns, table.rows))
     for name, draw in task.figures(fused.metric, info.facts).items():

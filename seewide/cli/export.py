@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from seewide.cli._output import console, say
 from seewide.cli._parser import Parser
+from seewide.console import bars, say
 from seewide.errors import unknown
 
 DETAILS = """
@@ -19,17 +19,12 @@ example:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    parser.add("run", metavar="RUN", type=Path, help="A run folder.")
-    parser.add(
-        "--format", metavar="onnx|pt2|safetensors", default="onnx", help="Kind of file. Default: onnx."
-    )
-    parser.add("--out", metavar="FILE", type=Path, help="Default: RUN/MODEL.FORMAT.")
+    parser.add("run", "A run folder.", Path, metavar="RUN")
+    parser.add("--format", "Kind of file.", str, "onnx", "onnx|pt2|safetensors")
+    parser.add("--out", "The file to write. Default: RUN/MODEL.FORMAT.", Path)
 
 
 def run(arguments: Namespace) -> None:
-    """Export and print the comparison."""
-    from seewide.console import make_progress
     from seewide.export import FORMATS, export_model
     from seewide.train import load_run
 
@@ -39,7 +34,7 @@ def run(arguments: Namespace) -> None:
     model, task, info = load_run(folder)
     default = (folder if folder.is_dir() else folder.parent) / f"{info.model}.{format}"
     example = task.example(info.facts, info.preprocess)
-    with make_progress(console()) as progress:
-        progress.add_task(f"exporting {info.model}", total=None, note="")
+    with bars() as progress:
+        progress(f"exporting {info.model}", None)
         report = export_model(model, arguments.out or default, format, example, info.header())
     say(report)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from seewide.cli._output import console, show_table
 from seewide.cli._parser import Parser
+from seewide.console import make_console, print_table, track
 from seewide.errors import unknown
 
 DETAILS = """
@@ -18,25 +18,22 @@ examples:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    parser.add("pattern", nargs="?", default="*", help="Models to list, such as 'unireplknet_*'.")
+    parser.add("pattern", "Models to list, such as 'unireplknet_*'.", nargs="?", metavar="PATTERN")
 
 
 def run(arguments: Namespace) -> None:
-    """Print the table, smallest model first."""
     import timm
     import torch
     from timm.models import get_arch_pretrained_cfgs
 
     from seewide.models import list_models
     from seewide.reparam import fuse
-    from seewide.console import track
 
-    names = list_models(arguments.pattern)
+    names = list_models(arguments.pattern or "*")
     if not names:
         raise unknown("model", arguments.pattern, list_models())
     rows = []
-    for name in track(names, "counting", console()):
+    for name in track(names, "counting", make_console()):
         with torch.device("meta"):
             model = timm.create_model(name)
             fused = fuse(model)
@@ -44,12 +41,6 @@ def run(arguments: Namespace) -> None:
         weights = get_arch_pretrained_cfgs(name).items()
         tags = [full.partition(".")[2] for full, config in weights if config.has_weights]
         side = model.pretrained_cfg["input_size"][-1]
-        rows.append((name, *sizes, side, ", ".join(filter(None, tags)) or None))
-    show_table(
-        "",
-        ("model", "M parameters", "fused", "px", "weights"),
-        [
-            (name, f"{size:.1f}", f"{fused:.1f}", *rest)
-            for name, size, fused, *rest in sorted(rows, key=lambda row: row[1])
-        ],
-    )
+        rows.append((sizes, (name, *(f"{n:.1f}" for n in sizes), side, ", ".join(tags) or "-")))
+    columns = ("model", "M parameters", "fused", "px", "weights")
+    print_table("", columns, [row for _, row in sorted(rows)])

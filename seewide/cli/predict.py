@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from seewide.cli._output import show_table, say, write_csv, write_json
+from seewide.cli._files import write_csv, write_json
 from seewide.cli._parser import Parser
+from seewide.console import complain, print_table, say
 from seewide.errors import InputError
 
 DETAILS = """
@@ -26,19 +27,14 @@ examples:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    parser.add("target", metavar="RUN|MODEL", help="A run folder, or a model with weights.")
-    parser.add("inputs", metavar="INPUT", nargs="+", help="Files, folders, patterns, or `-`.")
-    parser.add("--task", metavar="TASK", help="Of a model; a run knows its own.")
-    parser.add("--out", metavar="FILE", type=Path, help="Also write FILE.json or FILE.csv.")
-    parser.add(
-        "--draw", metavar="DIR", type=Path, help="Also draw each sample with its prediction."
-    )
-    parser.add("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+    parser.share("target")
+    parser.add("inputs", "Files, folders, patterns, or `-`.", metavar="INPUT", nargs="+")
+    parser.add("--out", "Also write the predictions to FILE.json or FILE.csv.", Path, None, "FILE")
+    parser.add("--draw", "Also draw each sample with its prediction.", Path, None, "DIR")
+    parser.share("--task", "--device")
 
 
 def run(arguments: Namespace) -> int:
-    """Predict, print the table, write the files; 2 if a file could not be read."""
     from seewide.train import Predictor
 
     out = arguments.out
@@ -59,15 +55,15 @@ def run(arguments: Namespace) -> int:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[row.get(column) for column in columns] for row in rows]
     if rows:
-        show_table("", columns, cells)
+        print_table("", columns, cells)
     if out is not None:
-        written = write_json(out, found) if out.suffix == ".json" else write_csv(out, columns, cells)
+        written = (
+            write_json(out, found) if out.suffix == ".json" else write_csv(out, columns, cells)
+        )
         say(f"written: {written}")
+    for sentence in unreadable:
+        complain(sentence)
     if unreadable:
-        from seewide.cli import complain
-
-        for sentence in unreadable:
-            complain(sentence)
         complain(f"{len(unreadable)} of {len(paths)} files could not be read")
     return 2 if unreadable else 0
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 from argparse import Namespace
-from dataclasses import fields
-from typing import Any
+from dataclasses import asdict, fields
 
-from seewide.cli._output import say, show_table
 from seewide.cli._parser import Parser
+from seewide.console import print_table, say
 from seewide.errors import InputError
 from seewide.options import default_of
 from seewide.recipes import RECIPES, Recipe, get
@@ -26,64 +25,41 @@ examples:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    parser.add(
-        "name",
-        nargs="?",
-        default="*",
-        help="A recipe, to show all its settings, or a pattern such as 'lsnet_*'.",
-    )
+    parser.add("name", "A recipe, or a pattern such as 'lsnet_*'.", nargs="?", metavar="NAME")
 
 
 def run(arguments: Namespace) -> None:
-    """Print a table of recipes, or one recipe."""
-    name = arguments.name
+    name = arguments.name or "*"
     if not set(name) & set("*?["):
-        show(name, get(name))
+        _show(name, get(name))
         return
     found = {known: RECIPES[known] for known in RECIPES if fnmatch.fnmatch(known, name)}
     if not found:
         raise InputError(f"no recipe matches {name!r}; `seewide recipes` lists all recipes")
-    show_table(
-        "",
-        ("recipe", "model", "task", "data", "length", "batch", "lr", "expected"),
-        [
-            (
-                known,
-                recipe.model.partition(".")[0] or "any",
-                recipe.task,
-                recipe.dataset,
-                f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs",
-                recipe.batch_size,
-                f"{recipe.scaled_lr:g}",
-                expected(recipe),
-            )
-            for known, recipe in found.items()
-        ],
-        no_wrap=("recipe", "model"),
-    )
+    columns = ("recipe", "model", "data", "length", "batch", "lr", "expected")
+    rows = [
+        (
+            known,
+            recipe.model.partition(".")[0] or "any",
+            recipe.dataset,
+            recipe.length,
+            recipe.batch_size,
+            f"{recipe.scaled_lr:g}",
+            recipe.expectation or "-",
+        )
+        for known, recipe in found.items()
+    ]
+    print_table("", columns, rows)
 
 
-def expected(recipe: Recipe) -> str | None:
-    """`top1 83.2`"""
-    return ", ".join(f"{metric} {value:g}" for metric, value in recipe.expected.items()) or None
-
-
-def show(name: str, recipe: Recipe) -> None:
-    """Print all settings of a recipe: first those that differ from the defaults."""
-    groups: dict[str, list[tuple[str, Any]]] = {name: [], "Defaults": []}
-    for field in fields(Recipe):
-        value = getattr(recipe, field.name)
-        changed = value != default_of(field)
-        if field.name in ("options", "smoke_options"):
-            prefix = "task." if field.name == "options" else "smoke test: task."
-            groups[name] += [(prefix + key, entry) for key, entry in value.items()]
-        elif field.name == "expected":
-            groups[name] += [("expected", text)] if (text := expected(recipe)) else []
-        else:
-            groups[name if changed else "Defaults"].append((field.name, value))
-    width = max(len(key) for rows in groups.values() for key, _ in rows)
-    for title, rows in groups.items():
+def _show(name: str, recipe: Recipe) -> None:
+    """All settings of a recipe: first those that differ from the defaults."""
+    settings = asdict(recipe) | {"expected": recipe.expectation}
+    defaults = {field.name: default_of(field) for field in fields(Recipe)} | {"expected": ""}
+    own = {key: value for key, value in settings.items() if value != defaults[key]}
+    own |= {f"task.{key}": value for key, value in own.pop("options", {}).items()}
+    rest = {key: "-" if value in ("", (), {}) else value for key, value in defaults.items()}
+    for title, values in ((name, own), ("defaults", {k: rest[k] for k in rest if k not in own})):
         say(title)
-        for key, value in rows:
-            say(f"  {key:<{width}}  {value if value not in ('', (), {}) else '-'}")
+        for key, value in values.items():
+            say(f"  {key:<24}{value}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from seewide.cli._output import bars, say
 from seewide.cli._parser import Parser, whole
-from seewide.cli._subjects import add_data, add_image_size, add_models, load_subjects, needed
+from seewide.cli._subjects import load_subjects, needed
+from seewide.console import bars, say
 
 DETAILS = """
 Compares cost, speed, receptive fields, shape bias and robustness. OUT/index.html needs no
@@ -22,39 +22,20 @@ examples:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    add_models(parser)
-    add_data(parser, "A folder of images.")
-    parser.add(
-        "--cue-conflict",
-        metavar="DIR",
-        type=Path,
-        help="The cue-conflict images of Geirhos et al., for shape bias.",
-    )
-    add_image_size(parser)
-    for name, least, default, text in (
-        ("images", 1, 8, "Number of images for receptive fields."),
-        ("side", 32, 448, "Their side in pixels."),
-        ("labelled", 0, 10, "Number of images for robustness, if DIR has the model's classes."),
-    ):
-        parser.add(
-            f"--{name}",
-            metavar="N",
-            type=whole(least),
-            default=default,
-            help=f"{text} Default: {default}.",
-        )
-    parser.add(
-        "--out",
-        metavar="DIR",
-        type=Path,
-        default=Path("report"),
-        help="Folder to write. Default: report.",
-    )
+    parser.share("models", nargs="+")
+    parser.share("--data")
+    text = "The cue-conflict images of Geirhos et al., for shape bias."
+    parser.add("--cue-conflict", text, Path, None, "DIR")
+    parser.share("--image-size")
+    parser.add("--images", "Number of images for receptive fields.", whole(1), 8)
+    parser.add("--side", "Their side in pixels.", whole(32), 448)
+    text = "Number of images for robustness, if DIR has the model's classes."
+    parser.add("--labelled", text, whole(0), 10)
+    parser.share("--random-weights")
+    parser.add("--out", "Folder to write.", Path, Path("report"), "DIR")
 
 
 def run(arguments: Namespace) -> None:
-    """Write the page."""
     from seewide.analysis.comparison import Comparison
     from seewide.analysis.images import list_pictures
     from seewide.analysis.shape_bias import list_conflicts

@@ -5,13 +5,13 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import fields
 
-from seewide.cli._output import say, show_table
 from seewide.cli._parser import Parser
-from seewide.options import allowed_range, default_of
+from seewide.console import print_table
+from seewide.options import allowed, default_of
 
 DETAILS = """
 `seewide train --task NAME` trains for a task, `--set task.KEY=VALUE` sets one of its
-options. Without --task the data and the recipe decide.
+options. Without --task the recipe decides, or the data.
 
 examples:
   seewide tasks
@@ -20,29 +20,20 @@ examples:
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments."""
-    parser.add("name", nargs="?", help="A task, to show its options.")
+    parser.add("name", "A task, to show its options.", nargs="?", metavar="NAME")
 
 
 def run(arguments: Namespace) -> None:
-    """Print the tasks, or the options of one."""
     from seewide.tasks import get_task, task_names
 
-    names = task_names() if arguments.name is None else [arguments.name]
-    kinds = {name: get_task(name) for name in names}
-    show_table(
-        "",
-        ("task", "best weights by", "default recipe"),
-        [
-            (name, kind.score.label or kind.score.key, kind.default_recipe)
-            for name, kind in kinds.items()
-        ],
-    )
     if arguments.name is None:
+        tasks = [get_task(name) for name in task_names()]
+        columns = ("task", "best weights by", "default recipe")
+        rows = [(t.name, t.score.label or t.score.key, t.default_recipe) for t in tasks]
+        print_table("", columns, rows)
         return
-    say("")
-    for field in fields(kinds[arguments.name].Options):
-        value = default_of(field)
-        limits = "|".join(field.metadata["choices"]) or allowed_range(field)
-        say(f"{field.name} = {value if value not in ('', (), {}) else '-'}")
-        say(f"    {field.metadata['help']}{f' Allowed: {limits}.' if limits else ''}")
+    rows = [
+        (f.name, default_of(f), allowed(f) or "-", f.metadata["help"])
+        for f in fields(get_task(arguments.name).Options)
+    ]
+    print_table("", ("option", "default", "allowed", "what"), rows)

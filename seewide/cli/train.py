@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from seewide.cli._output import say
-from seewide.cli._parser import Parser, add_flags, given
+from seewide.cli._parser import Parser, given
+from seewide.console import say
 from seewide.errors import InputError, unknown
 from seewide.recipes import RECIPES, Recipe, get, override
 
@@ -35,60 +35,39 @@ and SIGHUP lose nothing. --resume RUN continues a run, and so does its command w
 --out: on a CPU with the same result to the bit, with another number of processes up to
 rounding. Exit codes: 0 finished, 2 wrong input, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
+ARGUMENTS = (
+    ("model", "A model of timm, or a recipe that names its own.", str, "MODEL|RECIPE"),
+    (
+        "--data",
+        "`digits` (built in), or what the task reads. Classification: a folder with train/ and "
+        "val/ or with one folder per class, of which a fifth is held out; tar shards; tables.",
+        str,
+        "DATA",
+    ),
+    ("--task", "What to learn. Default: the recipe's, or what fits the data.", str, "TASK"),
+    ("--recipe", "All other settings. Default: the task's own choice.", str, "NAME"),
+    ("--set", "Change a setting of the recipe or task; may be repeated.", str, "KEY=VALUE"),
+    ("--out", "Run folder. Default: runs/MODEL-DATA.", Path, "DIR"),
+    ("--resume", "Continue a stopped run.", Path, "RUN"),
+    ("--smoke", "The recipe's smoke test: a few seconds on 16 samples.", bool, ""),
+)
 
 
 def arguments(parser: Parser) -> None:
-    """Declare the arguments: those of the command, and a flag for each option that wants one."""
     from seewide.tasks import get_task, task_names
     from seewide.train import Runtime
 
-    absent: dict[str, Any] = {"default": SUPPRESS}  # only what was given becomes an attribute
-    parser.add(
-        "model",
-        nargs="?",
-        **absent,
-        help="A model of `seewide models` or any of timm, or a recipe that names its own.",
-    )
-    parser.add(
-        "--data",
-        metavar="DATA",
-        **absent,
-        help="`digits` (built in), or a folder: train/ and val/, or one folder per class, of which "
-        "a fifth is held out; also tar shards and tables.",
-    )
-    parser.add("--task", metavar="TASK", **absent, help="What to learn; see `seewide tasks`.")
-    parser.add(
-        "--recipe",
-        metavar="NAME",
-        **absent,
-        help="All other settings; see `seewide recipes`. Default: the task's own choice.",
-    )
-    parser.add(
-        "--set",
-        dest="settings",
-        metavar="KEY=VALUE",
-        action="append",
-        **absent,
-        help="Change one setting of the recipe or one option of the task; may be repeated.",
-    )
-    parser.add(
-        "--out", metavar="DIR", type=Path, **absent, help="Run folder. Default: runs/MODEL-DATA."
-    )
-    parser.add("--resume", metavar="RUN", type=Path, **absent, help="Continue a stopped run.")
-    parser.add(
-        "--smoke",
-        action="store_true",
-        **absent,
-        help="Run the recipe's smoke test: a few seconds on 16 samples.",
-    )
-    add_flags(parser, "recipe", Recipe)
+    for name, help, kind, metavar in ARGUMENTS:  # only those given become attributes
+        more = {"action": "append"} if name == "--set" else {}
+        more |= {"nargs": "?"} if name == "model" else {}
+        parser.add(name, help, kind, SUPPRESS, metavar, **more)
+    parser.add_options("recipe", Recipe)
     for name in task_names():
-        add_flags(parser, name, get_task(name).Options)
-    add_flags(parser, "how the run is carried out", Runtime, show_defaults=True)
+        parser.add_options(name, get_task(name).Options)
+    parser.add_options("how the run is carried out", Runtime, show_defaults=True)
 
 
 def run(arguments: Namespace) -> int:
-    """Train or resume, and return the exit code."""
     from seewide.train import Interrupted, Terminated
     from seewide.train.processes import launched_rank
 
@@ -114,8 +93,7 @@ def _resume(arguments: Namespace) -> None:
     may_change = {field.name for field in fields(Runtime) if field.metadata["may_change"]}
     others = [name for name in vars(arguments) if name not in {"resume", *may_change}]
     if others:
-        words = ("MODEL" if n == "model" else f"--{n.replace('_', '-')}" for n in others)
-        words = ", ".join("--set" if word == "--settings" else word for word in words)
+        words = ", ".join("MODEL" if name == "model" else _flag(name) for name in others)
         raise InputError(f"--resume takes all settings from {arguments.resume}; leave out {words}")
     resume(arguments.resume, **given(arguments, Runtime))
 
@@ -138,12 +116,9 @@ def _fit(arguments: Namespace) -> None:
         weights = "--pretrained" if recipe.start_from == "pretrained" else "--checkpoint WEIGHTS"
         raise InputError(f"the recipe {name} fine-tunes trained weights: add {weights}")
     options = get_task(task).Options
-    flags = given(arguments, Recipe)
-    for other in fields(options):
-        if other.name in values and other.metadata["flag"]:
-            flags[other.name] = values[other.name]
+    flags = given(arguments, Recipe) | given(arguments, options)
     _check_flags(values, flags, runtime)
-    changed = override(recipe, flags | _pairs(values.get("settings", ())), options)
+    changed = override(recipe, flags | _pairs(values.get("set", ())), options)
     fit(
         model,
         values["data"],
@@ -158,9 +133,13 @@ def _fit(arguments: Namespace) -> None:
 
 def _check_flags(values: dict[str, Any], *known: dict[str, Any]) -> None:
     """Refuse flags of another task's options."""
-    own = {"model", "data", "recipe", "settings", "out", "resume", "smoke"}
-    for name in values.keys() - own.union(*known) - {"task"}:
-        raise InputError(f"--{name.replace('_', '-')} is not an option of this task")
+    own = {name.removeprefix("--") for name, *_ in ARGUMENTS}
+    for name in values.keys() - own.union(*known):
+        raise InputError(f"{_flag(name)} is not an option of this task")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _guess(data: str) -> str:

@@ -219,6 +219,16 @@ class Recipe:
                 raise InputError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
 
     @property
+    def length(self) -> str:
+        """`300 epochs` or `160000 steps`."""
+        return f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
+
+    @property
+    def expectation(self) -> str:
+        """`top1 83.21`, or nothing."""
+        return ", ".join(f"{metric} {value:g}" for metric, value in self.expected.items())
+
+    @property
     def micro_batches(self) -> int:
         """Micro-batches per optimizer step, if there is one process."""
         return self.batch_size // (self.device_batch or self.batch_size)
