@@ -25,6 +25,6 @@ def arguments(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    from seewide.convert import convert
+    from seewide.checkpoints import convert
 
     say(convert(arguments.source, arguments.target, arguments.to, arguments.model))
