@@ -68,7 +68,7 @@ def __dir__() -> list[str]:
 
 
 if "torch" in sys.modules or "timm" in sys.modules:
-    from seewide import models, ops
+    from seewide import dense, models, ops
 else:
     from seewide._registration import register_with_timm
 

@@ -23,16 +23,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from seewide.errors import printable
+
 T = TypeVar("T")
 LOG_WIDTH = 100
-
-
-def printable(text: object) -> str:
-    """Text whose control characters and undecodable bytes are escapes: `\\x1b`, `\\n`."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in str(text)
-    )
 
 
 def make_console(*, stderr: bool = False) -> Console:
