@@ -73,9 +73,17 @@ def make_table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = ""
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    caption: str = "",
+    no_wrap: bool = False,
 ) -> None:
-    """Print a table; columns whose cells are all numbers are aligned to the right."""
+    """Print a table; columns whose cells are all numbers are aligned to the right.
+
+    Args:
+        no_wrap: whether the first column has names to copy.
+    """
     rows = [list(row) for row in rows]
     words = [
         column
@@ -84,6 +92,7 @@ def print_table(
     ]
     table = make_table(title, *columns, left=words)
     table.caption = Text(printable(caption)) if caption else None
+    table.columns[0].no_wrap = no_wrap
     for row in rows:
         table.add_row(*row)
     make_console().print(table)

@@ -229,5 +229,5 @@ def test_fine_tuning_slows_each_layer_as_the_authors_do(name):
     for group in parameter_groups(model, recipe):
         for parameter in group["params"]:
             theirs = 13 - depth(names[id(parameter)])
-            ours = math.log(group["lr_scale"]) / math.log(recipe.layer_decay)
+            ours = math.log(group.get("lr_scale", 1)) / math.log(recipe.layer_decay)
             assert -1e-6 < theirs - ours < further + 1e-6, names[id(parameter)]

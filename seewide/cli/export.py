@@ -10,8 +10,9 @@ from seewide.console import bars, say
 from seewide.errors import unknown
 
 DETAILS = """
-onnx: for ONNX Runtime and others. pt2: torch.export, runs without seewide. safetensors: the
-fused weights. What the run knows (task, class names, preprocessing) travels in the file.
+onnx: for ONNX Runtime and others. openvino, openvino_f16: OpenVINO. pt2, aoti: PyTorch
+without seewide. executorch, coreml: phones. safetensors: the fused weights. What the run
+knows (task, class names, preprocessing) travels in the file.
 
 example:
   seewide export runs/unireplknet_a-digits --format onnx
@@ -20,7 +21,8 @@ example:
 
 def arguments(parser: Parser) -> None:
     parser.add("run", "A run folder.", Path, metavar="RUN")
-    parser.add("--format", "Kind of file.", str, "onnx", "onnx|pt2|safetensors")
+    parser.add("--format", "Kind of file.", str, "onnx", "FORMAT")
+    parser.add("--free-size", "Accept images of any size, where the model can.", bool)
     parser.add("--out", "The file to write. Default: RUN/MODEL.FORMAT.", Path)
 
 
@@ -33,8 +35,9 @@ def run(arguments: Namespace) -> None:
         raise unknown("export format", format, FORMATS)
     model, task, info = load_run(folder)
     default = (folder if folder.is_dir() else folder.parent) / f"{info.model}.{format}"
+    out = arguments.out or default
     example = task.example(info.facts, info.preprocess)
     with bars() as progress:
         progress(f"exporting {info.model}", None)
-        report = export_model(model, arguments.out or default, format, example, info.header())
+        report = export_model(model, out, format, example, info.header(), arguments.free_size)
     say(report)

@@ -51,12 +51,13 @@ def run(arguments: Namespace) -> int:
             found.append({"file": str(path), **prediction.description})
             if arguments.draw is not None:
                 _draw(predictor, prediction, arguments.draw / f"{path.stem}-{number}.png")
-    rows = [flatten(description) for description in found]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[row.get(column) for column in columns] for row in rows]
-    if rows:
-        print_table("", columns, cells)
+    if found:
+        columns = list(dict.fromkeys(key for row in found for key in row))
+        print_table("", columns, [[brief(row.get(key)) for key in columns] for row in found])
     if out is not None:
+        rows = [flatten(description) for description in found]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = [[row.get(key) for key in columns] for row in rows]
         written = (
             write_json(out, found) if out.suffix == ".json" else write_csv(out, columns, cells)
         )
@@ -88,6 +89,16 @@ def find_files(inputs: Iterable[str]) -> Iterator[Path]:
         if not files:
             raise InputError(f"there are no files in {word}")
         yield from files
+
+
+def brief(value: Any) -> str:
+    """A JSON value in a line: `[{"name": "cat", "probability": 0.97}]` -> `cat 0.97`."""
+    if isinstance(value, list):
+        separator = ", " if value and isinstance(value[0], dict) else " "
+        return separator.join(map(brief, value))
+    if isinstance(value, dict):
+        return " ".join(map(brief, value.values()))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def flatten(description: dict[str, Any], prefix: str = "") -> dict[str, Any]:

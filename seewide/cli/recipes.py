@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> None:
         )
         for known, recipe in found.items()
     ]
-    print_table("", columns, rows)
+    print_table("", columns, rows, no_wrap=True)
 
 
 def _show(name: str, recipe: Recipe) -> None:
