@@ -16,6 +16,7 @@ from rich.console import Console
 from seewide.train.console import facts
 
 import seewide
+from seewide.console import print_facts
 from seewide.errors import InputError, unknown, write_atomically
 from seewide.kernels.cpu.depthwise import AVX512
 
@@ -84,7 +85,7 @@ def conditions(settings: Settings) -> dict[str, str]:
 
 def describe(settings: Settings, console: Console) -> None:
     """Print the conditions."""
-    facts(console, **conditions(settings))
+    print_facts(console, **conditions(settings))
 
 
 def write_csv(

@@ -22,6 +22,7 @@ from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.ops import WrongResult
 from benchmarks.timing import Rounds, peak_bytes, take_turns
 from seewide.analysis.cost import count_cost
+from seewide.console import make_table, track
 from seewide.errors import unknown
 from seewide.models import list_models
 from seewide.models._staged import StagedNet

@@ -19,6 +19,7 @@ from benchmarks.cases import OPERATORS, Case, Form
 from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.pictures import draw_kernels
 from benchmarks.timing import Rounds, matrix_peak, peak_bytes, seconds, take_turns
+from seewide.console import make_table, track
 from seewide.errors import unknown
 from seewide.numerics import TOLERANCE, deviation
 

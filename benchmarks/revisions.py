@@ -23,6 +23,7 @@ from seewide.train.console import make_table, track
 
 from benchmarks.conditions import Settings, describe
 from benchmarks.timing import LEAST
+from seewide.console import make_table, track
 from seewide.errors import InputError
 
 ROOT = Path(__file__).parents[1]

@@ -13,6 +13,7 @@ from seewide.train.console import make_table, track
 from benchmarks import models
 from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.pictures import Lines, draw_sweep
+from seewide.console import make_table, track
 from seewide.errors import unknown
 from seewide.models import list_models
 

@@ -23,6 +23,7 @@ from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.ops import BOTH, FORWARD, measure
 from benchmarks.shapes import TABLE_1, batch, unique
 from benchmarks.timing import Rounds, take_turns
+from seewide.console import make_table, track
 from seewide.errors import unknown
 from seewide.layers import DepthwiseConv2d
 from seewide.numerics import deviation

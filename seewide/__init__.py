@@ -1,17 +1,27 @@
 """seewide: large-kernel vision for PyTorch.
 
-Importing it registers the networks with timm; `timm.create_model("unireplknet_t")` then works.
+Importing it registers the networks with timm; `timm.create_model("unireplknet_t")` then works. The
+import itself loads neither torch nor timm: where they are not loaded yet, the networks are
+registered as soon as timm is, so that `seewide --help` answers at once.
 """
 
-from timm import create_model
+from __future__ import annotations
 
-from . import dense, models, ops
-from ._version import __version__
-from .dense import create_detector, create_segmenter
-from .errors import InputError
-from .models import list_models, load_checkpoint
-from .ops import explain, use_backend
-from .reparam import fuse
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from seewide._version import __version__
+from seewide.errors import InputError
+
+if TYPE_CHECKING:
+    from timm import create_model
+
+    from seewide import dense, models, ops
+    from seewide.dense import create_detector, create_segmenter
+    from seewide.models import list_models, load_checkpoint
+    from seewide.ops import explain, use_backend
+    from seewide.reparam import fuse
 
 __all__ = [
     "InputError",
@@ -28,3 +38,38 @@ __all__ = [
     "ops",
     "use_backend",
 ]
+
+_HOME = {
+    "create_detector": "seewide.dense",
+    "create_model": "timm",
+    "create_segmenter": "seewide.dense",
+    "dense": "",
+    "explain": "seewide.ops",
+    "fuse": "seewide.reparam",
+    "list_models": "seewide.models",
+    "load_checkpoint": "seewide.models",
+    "models": "",
+    "ops": "",
+    "use_backend": "seewide.ops",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME[name]
+    value = getattr(import_module(home), name) if home else import_module(f"{__name__}.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
+if "torch" in sys.modules or "timm" in sys.modules:
+    from seewide import dense, models, ops
+else:
+    from seewide._registration import register_with_timm
+
+    register_with_timm()

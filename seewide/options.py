@@ -100,6 +100,12 @@ def allowed_range(field: dataclasses.Field) -> str:
     return " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
 
 
+def allowed(field: dataclasses.Field) -> str:
+    """What values a field may have, in words: its choices or its limits."""
+    choices = field.metadata.get("choices")
+    return _either(choices) if choices else allowed_range(field)
+
+
 def parse(options: type, name: str, value: Any) -> Any:
     """`value`, which may be text, as the type of the field `name`.
 

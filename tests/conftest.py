@@ -1,6 +1,10 @@
 """What all tests share."""
 
+import io
 import os
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -36,3 +40,31 @@ def parity() -> Path:
     if not folder.is_dir():
         pytest.skip("the authors' figures are not on this machine (../shared/parity)")
     return folder
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command line printed, and its exit code."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., CommandResult]:
+    """`command("train", model, "--epochs", 2)`: the command line `seewide` in this process."""
+
+    def call(*words: object) -> CommandResult:
+        from seewide.cli import main
+
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        return CommandResult(stop.value.code, out.getvalue(), err.getvalue())
+
+    return call

@@ -10,33 +10,32 @@ import numpy
 import pytest
 from PIL import Image
 from rich.console import Console
-from seewide.train.comparing import draw_runs, find_runs, read_run
-from typer.testing import CliRunner
 
 from seewide import InputError
-from seewide.cli import app
 from seewide.recipes import get
 from seewide.train import fit
+from seewide.train.compare import draw_runs, find_runs, read_run
 
 
 def write_run(folder: Path, epochs: int, top1: float, wanted: int = 4) -> Path:
     """A run of `epochs` finished epochs out of `wanted`, the last but one the best."""
     folder.mkdir(parents=True)
-    config = {"model": "pelk_t", "data": "/data/flowers", "recipe_name": "small_folder", "seed": 0}
-    config["recipe"] = {"epochs": wanted}
+    config = {"model": "pelk_t", "data": "/data/flowers", "recipe_name": "small_folder"}
+    config |= {"recipe": {"epochs": wanted, "task": "classification"}, "runtime": {"seed": 0}}
     (folder / "config.json").write_text(json.dumps(config))
     rows = [
         {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": 1 / epoch, "lr": 1e-3,
          "val_top1": top1 - abs(epochs - 1 - epoch), "val_top5": 90.0, "seconds": 61.0,
-         "images_per_second": 120.0}
+         "samples_per_second": 120.0}
         for epoch in range(1, epochs + 1)
     ]  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
-def run_cli(*arguments: str):
-    return CliRunner().invoke(app, ["runs", *map(str, arguments)])
+@pytest.fixture
+def run_cli(command):
+    return lambda *words: command("runs", *words)
 
 
 @pytest.fixture
@@ -56,20 +55,20 @@ def runs(tmp_path):
     return folder
 
 
-def test_the_table_has_every_run_the_best_first(runs, tmp_path):
+def test_the_table_has_every_run_the_best_first(run_cli, runs, tmp_path):
     result = run_cli(runs, "--out", tmp_path / "all.png")
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.output.splitlines() if "pelk_t" in line]
     assert [row[0] for row in rows] == ["better", "good", "stopped", "torn", "strange", "begun"]
     best = rows[0]
     assert best[1:] == [
-        "pelk_t", "flowers", "small_folder", "4/4", "80.00", "3", "0.333", "120", "4:04",
+        "pelk_t", "flowers", "small_folder", "4/4", "top-1", "80%", "3", "0.333", "120", "4:04",
     ]  # fmt: skip
     assert rows[2][4] == "2/4"
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_is_wrong_is_one_sentence_each(runs, tmp_path):
+def test_what_is_wrong_is_one_sentence_each(run_cli, runs, tmp_path):
     output = run_cli(runs, "--out", tmp_path / "all.png").output
     sentences = [line for line in output.splitlines() if ": " in line]
     assert "begun: its first epoch is not finished" in sentences
@@ -106,16 +105,16 @@ def test_the_best_epoch_is_the_one_that_training_keeps(runs):
 
 @pytest.mark.parametrize(
     ("argument", "sentence"),
-    [("nowhere", "there is no folder"), ("runs/notes", "is no run and holds none")],
+    [("nowhere", "there is no folder"), ("runs/notes", "is not a run and holds none")],
 )
-def test_folders_that_are_none(runs, argument, sentence):
+def test_folders_that_are_none(run_cli, runs, argument, sentence):
     result = run_cli(runs.parent / argument)
     assert result.exit_code == 2
     assert sentence in result.output
     assert "Traceback" not in result.output
 
 
-def test_only_runs_without_an_epoch(runs, tmp_path):
+def test_only_runs_without_an_epoch(run_cli, runs, tmp_path):
     result = run_cli(runs / "begun", "--out", tmp_path / "none.png")
     assert result.exit_code == 0
     assert not (tmp_path / "none.png").exists()
@@ -123,7 +122,7 @@ def test_only_runs_without_an_epoch(runs, tmp_path):
         draw_runs(find_runs([runs / "begun"]), tmp_path / "none.png")
 
 
-def test_a_sparse_run_shows_what_is_left_of_each_layer(tmp_path):
+def test_a_sparse_run_shows_what_is_left_of_each_layer(run_cli, tmp_path):
     recipe = replace(get("small_folder").smoke(), sparsity=0.4)
     picture = numpy.zeros((8, 8, 3), dtype=numpy.uint8)
     for index in range(20):
@@ -137,4 +136,4 @@ def test_a_sparse_run_shows_what_is_left_of_each_layer(tmp_path):
     assert "40.0% of " in result.output
     assert "head.fc" in result.output
     saved = json.loads((out / "density.json").read_text())
-    assert saved["kept"] == saved["weights"] - round(0.4 * saved["weights"])
+    assert saved["nonzero"] == saved["weights"] - round(0.4 * saved["weights"])

@@ -10,7 +10,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
-from typer.testing import CliRunner
 
 import seewide
 from seewide.checkpoints import authors_state_dict, convert, identify
@@ -234,15 +233,13 @@ def test_forms_that_the_authors_do_not_have():
         authors_state_dict(identify(state, hint="slak_t"))
 
 
-def test_the_command(tmp_path, model):
-    from seewide.cli import app
-
+def test_the_command(command, tmp_path, model):
     source, out = tmp_path / "net.pth", tmp_path / "net.safetensors"
     torch.save(model.state_dict(), source)
-    result = CliRunner().invoke(app, ["convert", str(source), str(out)])
+    result = command("convert", source, out)
     assert result.exit_code == 0, result.stderr
     assert "a training unireplknet_a" in result.stdout
     assert same(load_file(out), model.state_dict())
-    result = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "net.onnx")])
+    result = command("convert", source, tmp_path / "net.onnx")
     assert result.exit_code == 2
     assert result.stderr.startswith("seewide: a file in the layout of seewide ends in .safetensors")

@@ -16,7 +16,7 @@ def test_names():
 
 def test_import_is_light():
     """Registers the networks, and loads nothing that only some commands need."""
-    heavy = "matplotlib rich typer sklearn onnx onnxruntime"
+    heavy = "matplotlib rich sklearn onnx onnxruntime"
     code = (
         "import sys, timm; import seewide; "
         "assert timm.is_model('unireplknet_t'); "

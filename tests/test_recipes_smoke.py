@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from seewide.models import LSNet, PeLK, RepLKNet, SLaK, UniConvNet, UniRepLKNet, list_models
-from seewide.recipes import RECIPES, Recipe, card, get
+from seewide.recipes import RECIPES, Recipe, get
 from seewide.train import fit
 
 FEW = {"depths": (1, 1, 2, 1), "dims": (8, 16, 16, 24)}
@@ -73,17 +73,29 @@ def train(recipe: Recipe, folder) -> None:
 
 
 def narrow_twin(name: str) -> Recipe:
-    family = card(name).family or "unireplknet"
-    narrow = f"narrow_{family}{'_distill' if get(name).teacher else ''}"
-    return replace(get(name).smoke(), model=narrow)
+    recipe = get(name)
+    family = re.sub(r"(\d+)?_.*", "", recipe.model)
+    narrow = f"narrow_{family if family in NARROW else 'unireplknet'}"
+    narrow += "_distill" * (recipe.task == "distillation")
+    same = {
+        "dataset": "",
+        "source": "",
+        "expected": {},
+        "hardware": "",
+        "note": "",
+        "options": {**recipe.smoke().options, "image_size": 32},
+    }
+    return replace(recipe.smoke(), model=narrow, smoke_model=narrow, start_from="random", **same)
 
 
-# Twins of recipes that differ in size only are the same, and run once.
-DISTINCT = {narrow_twin(name): name for name in reversed(RECIPES)}
+# Smoke tests of recipes that differ in size only are the same, and run once.
+CLASSIFIERS = [name for name in RECIPES if RECIPES[name].task in ("classification", "distillation")]
+DISTINCT = {str(narrow_twin(name)): name for name in reversed(CLASSIFIERS)}
 
 
-@pytest.mark.parametrize("twin", DISTINCT, ids=DISTINCT.values())
-def test_the_smoke_twin_trains(twin, tmp_path):
+@pytest.mark.parametrize("name", DISTINCT.values())
+def test_the_smoke_test_trains(name, tmp_path):
+    twin = narrow_twin(name)
     train(twin, tmp_path)
     if twin.sparsity:  # of convolutions and linear layers, but not of position embeddings
         weights = load_file(tmp_path / "best.safetensors")
@@ -93,33 +105,33 @@ def test_the_smoke_twin_trains(twin, tmp_path):
         assert share == pytest.approx(twin.sparsity, abs=0.01)
 
 
-# One of each network that smoke twins have, with what its recipes have most of.
+# The smallest network of each family, with the recipe that uses most options.
 TWINS = ["unireplknet_xl_ft384", "lsnet_t_in1k", "lsnet_b_distill_in1k", "uniconvnet_xl_ft384",
          "replknet_31b_ft384", "slak_t_in1k", "pelk_b_ft384"]  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TWINS)
-def test_the_smoke_twin_trains_as_users_run_it(name, tmp_path):
+def test_the_smoke_test_trains_as_users_run_it(name, tmp_path):
     train(get(name).smoke(), tmp_path)
 
 
-def test_the_slow_twins_are_all_there_are():
-    known = {get(name).smoke().model for name in RECIPES} - {""}
-    assert {get(name).smoke().model for name in TWINS} == known
-    assert known <= set(list_models())
+def test_the_slow_tests_cover_every_network_of_ours():
+    models = {get(name).smoke().model for name in CLASSIFIERS} & set(list_models())
+    assert {get(name).smoke().model for name in TWINS} == models
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_twin_is_small_and_keeps_what_it_is_for(name):
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_smoke_test_is_small_and_uses_what_the_recipe_uses(name):
     recipe, twin = get(name), get(name).smoke()
-    assert (twin.epochs, twin.limit_images, twin.accumulate) == (1, 16, 2)
-    assert twin.image_size == 32
+    assert (twin.epochs, twin.limit_samples, twin.micro_batches) == (1, 16, 2)
+    assert twin.options["image_size"] == 32
     assert twin.scaled_lr == recipe.lr
-    kept = ("drop_path", "mixup", "cutmix", "layer_decay", "clip_adaptive", "repeated_augment",
-            "sparsity", "ema_decay", "distill", "weight_decay", "label_smoothing")  # fmt: skip
-    assert [getattr(twin, key) for key in kept] == [getattr(recipe, key) for key in kept]
-    assert bool(twin.teacher) == bool(recipe.teacher)
+    same = ("drop_path", "layer_decay", "clip_adaptive", "repeated_augment", "sparsity",
+            "ema_decay", "weight_decay", "optimizer", "schedule", "task")  # fmt: skip
+    assert [getattr(twin, key) for key in same] == [getattr(recipe, key) for key in same]
+    changed = {**recipe.options, **recipe.smoke_options}
+    assert twin.options == changed
 
 
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from seewide.train.console import make_console
 from benchmarks.conditions import Settings
 from benchmarks.gpu.clock import Budget
 from benchmarks.gpu.run import BUDGET, WHOLE, run
+from seewide.console import make_console
 from seewide.errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -29,6 +29,7 @@ from triton.runtime.jit import JITFunction
 
 import seewide
 from benchmarks.conditions import write_rows
+from seewide.console import make_table
 from seewide.kernels.triton import (
     aggregation,
     deformable,

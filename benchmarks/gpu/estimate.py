@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from rich.console import Console
-from seewide.train.console import make_table
 
 from benchmarks.gpu import cases, networks, operators
 from benchmarks.gpu.aims import DTYPES, EXPECTED
 from benchmarks.gpu.cases import BACKWARD, BY_WEIGHT, COMPILED, Case
 from benchmarks.gpu.clock import SLOW
+from seewide.console import make_table
 
 COPY = 4.3e12  # bytes per second
 NATIVE = 1.7e12  # depthwise multiply-adds per second of PyTorch's kernel, taps outside counted

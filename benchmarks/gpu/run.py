@@ -27,6 +27,7 @@ from benchmarks.gpu import cases, networks, operators
 from benchmarks.gpu.aims import judge
 from benchmarks.gpu.clock import Budget, Limits
 from benchmarks.gpu.page import write_page
+from seewide.console import make_table, print_facts
 from seewide.errors import unknown
 
 BUDGET = 590.0  # seconds

@@ -1,95 +1,81 @@
-"""What `erf`, `analyze` and `report` share: networks by name, pictures from folders, bars."""
+"""What `erf`, `analyze` and `report` share: models by name and folders of images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from seewide.errors import InputError
 
 if TYPE_CHECKING:
-    from seewide.analysis.subject import Progress, Subject
-
-Models = Annotated[
-    list[str],
-    typer.Argument(metavar="MODEL...", help="Run folders, or models of seewide or timm."),
-]
-RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="Models by name get random weights, seed 0.")
-]
-Photographs = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder of pictures.")]
+    from seewide.analysis.subject import Subject
 
 
 def needed(data: Path | None, what: str) -> Path:
-    """The folder, or a sentence that says which option names it."""
+    """The folder.
+
+    Raises:
+        InputError: none was named.
+    """
     if data is None:
-        raise InputError(f"--data is a folder of {what}")
+        raise InputError(f"--data DIR is required: a folder of {what}")
     return data
 
 
+def load_subjects(arguments: Namespace, random_weights: bool = False) -> list[Subject]:
+    """The models of the command line; `random_weights` overrides the flag."""
+    size = getattr(arguments, "image_size", None)
+    random = random_weights or arguments.random_weights
+    return [load_subject(name, size, random) for name in arguments.models]
+
+
 def load_subject(target: str, image_size: int | None, random_weights: bool) -> Subject:
-    """A run, or a model by name: with its published weights, or with random ones."""
+    """A run, or a timm model with its published weights or with random ones."""
     import torch
 
     from seewide.analysis.subject import Subject
     from seewide.preprocess import Preprocess
-    from seewide.train.build import build_model
+    from seewide.train.build import build_backbone
     from seewide.train.evaluate import load_target
 
     path = Path(target)
     is_file = path.exists() or "/" in target or path.suffix == ".safetensors"
     if random_weights and not is_file:
         torch.manual_seed(0)
-        model = build_model(target, None, image_size or 224)
-        return Subject(target, model.eval(), Preprocess.of(model, image_size))
-    model, info = load_target(target, image_size)
+        model = build_backbone(target, {}, image_size=image_size).eval()
+        return Subject(target, model, Preprocess.of(model, image_size))
+    model, _, info = load_target(target, image_size=image_size)
     metrics = []
     if (path / "metrics.jsonl").is_file():
         metrics = [json.loads(line) for line in (path / "metrics.jsonl").open(encoding="utf-8")]
-    preprocess = Preprocess(
-        info.image_size, info.interpolation, info.crop_pct, info.crop_mode, info.mean, info.std
-    )
     return Subject(
-        path.name if is_file else target, model.eval(), preprocess,
-        trained=True, class_names=info.class_names, metrics=metrics,
-    )  # fmt: skip
+        path.name if is_file else target,
+        model.eval(),
+        Preprocess.from_dict(info.preprocess),
+        trained=True,
+        class_names=info.facts.get("class_names", ()),
+        metrics=metrics,
+    )
 
 
 def classified(folder: Path, subject: Subject) -> list[tuple[Path, int]]:
-    """(file, class) of pictures whose folders are named by the network's classes or WordNet ids.
+    """(file, class) of images in folders that are named by the model's classes or WordNet ids.
 
     Raises:
-        InputError: folders of other names, or WordNet ids and a network of other classes.
+        InputError: other names, or WordNet ids for a model without ImageNet's 1000 classes.
     """
     from seewide.analysis.images import list_pictures
     from seewide.analysis.robustness import list_labelled
 
-    places = {name: i for i, name in enumerate(subject.class_names)}
+    indices = {name: index for index, name in enumerate(subject.class_names)}
     paths = list_pictures(folder)
-    if all(path.parent.name in places for path in paths):
-        return [(path, places[path.parent.name]) for path in paths]
+    if all(path.parent.name in indices for path in paths):
+        return [(path, indices[path.parent.name]) for path in paths]
     labelled = list_labelled(folder)
     if (classes := subject.classes()) != 1000:
         raise InputError(
-            f"the folders of {folder} are ImageNet's classes, {subject.name} tells {classes} apart"
+            f"the folders of {folder} are ImageNet's classes, {subject.name} has {classes} classes"
         )
     return labelled
-
-
-@contextmanager
-def bars(console) -> Iterator[Progress]:
-    """progress(what, steps) shows one more bar, and returns what advances it."""
-    from seewide.train.console import make_progress
-
-    with make_progress(console) as progress:
-
-        def start(what: str, steps: int):
-            return partial(progress.advance, progress.add_task(what, total=steps, note=""))
-
-        yield start

@@ -1,44 +1,42 @@
-"""`seewide runs`: training runs side by side."""
+"""`seewide runs`."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from seewide.cli._parser import Parser
+from seewide.console import make_console, say
+
+DETAILS = """
+Runs that are unfinished or damaged get a line below the table. A single sparse run also
+shows the density of each layer and writes it to density.json.
+
+examples:
+  seewide runs
+  seewide runs runs/pelk_t-flowers runs/pelk_t_dense-flowers --out pelk.png
+"""
 
 
-def runs(
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Runs, or folders of runs. Default: runs."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Picture of all curves.")] = Path("runs.png"),
-) -> None:
-    """Compare training runs: a table, the best first, and their curves in one picture.
+def arguments(parser: Parser) -> None:
+    text = "Run folders, or folders of runs. Default: runs."
+    parser.add("folders", text, Path, metavar="FOLDER", nargs="*")
+    parser.add("--out", "Figure of all curves.", Path, Path("runs.png"), "FILE")
 
-    \b
-    seewide runs
-    seewide runs runs/pelk_t-flowers runs/pelk_t_dense-flowers --out pelk.png
 
-    What is unfinished or damaged gets a sentence below the table, and the rest counts. A single
-    sparse run also shows what is left of each layer, and keeps it as density.json.
-    """
-    from seewide.train.comparing import draw_runs, find_runs, tabulate
-    from seewide.train.console import make_console
+def run(arguments: Namespace) -> None:
+    from seewide.train.compare import draw_runs, find_runs, tabulate
     from seewide.train.density import DENSITY, density_of
 
-    console = make_console()
-    found = find_runs(folders or [Path("runs")])
-    console.print(tabulate(found))
-    for run in found:
-        if run.trouble:
-            console.print(f"{run.name}: {run.trouble}", markup=False, soft_wrap=True)
+    found = find_runs(arguments.folders or [Path("runs")])
+    make_console().print(tabulate(found))
+    for record in found:
+        if record.problem:
+            say(f"{record.name}: {record.problem}")
     if len(found) == 1 and found[0].sparse:
         density = density_of(found[0].folder)
         if density is not None:
-            console.print(density.table())
-            where = density.save(found[0].folder / DENSITY)
-            console.print(f"densities: {where}", markup=False, soft_wrap=True)
-    if any(run.history for run in found):
-        console.print(f"curves: {draw_runs(found, out)}", markup=False, soft_wrap=True)
+            make_console().print(density.table())
+            say(f"densities: {density.save(found[0].folder / DENSITY)}")
+    if any(record.history for record in found):
+        say(f"curves: {draw_runs(found, arguments.out)}")

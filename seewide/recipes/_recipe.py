@@ -200,6 +200,11 @@ class Recipe:
     note: str = option("", "What else there is to know.", may_change=True)
 
     def __post_init__(self) -> None:
+        for name in ("options", "smoke_options", "model_options"):  # as JSON has them
+            plain = {
+                k: list(v) if isinstance(v, tuple) else v for k, v in getattr(self, name).items()
+            }
+            object.__setattr__(self, name, plain)
         check(self)
         if self.layer_groups and self.layer_groups < 4:
             raise InputError(f"layer_groups must be 0, or 4 or more, got {self.layer_groups}")
@@ -217,6 +222,16 @@ class Recipe:
         for name in ("lr_multipliers", "weight_decay_multipliers"):
             if not all(0 <= factor < float("inf") for factor in getattr(self, name).values()):
                 raise InputError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
+
+    @property
+    def length(self) -> str:
+        """`300 epochs` or `160000 steps`."""
+        return f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
+
+    @property
+    def expectation(self) -> str:
+        """`top1 83.21`, or nothing."""
+        return ", ".join(f"{metric} {value:g}" for metric, value in self.expected.items())
 
     @property
     def micro_batches(self) -> int:
@@ -288,9 +303,11 @@ def override(
             options[task_name] = parse(task_options, task_name, value)
         else:
             raise unknown("setting", name, own | of_task)
+    if "batch_size" in values and "device_batch" not in values:
+        recipe = recipe.with_batch_size(values.pop("batch_size"))
     changed = replace(recipe, options=options, **values)
     if task_options:
-        task_options(**changed.options)
+        task_options(**{k: parse(task_options, k, v) for k, v in changed.options.items()})
     return changed
 
 

@@ -34,7 +34,7 @@ DIGITS = replace(
 SMALL_FOLDER = replace(
     _BASE,
     options={"image_size": 128, "crop_pct": 1.0, "min_crop": 0.35, "label_smoothing": 0.1},
-    dataset="any folder of images",
+    dataset="image folder",
     epochs=14,
     batch_size=32,
     lr=2e-3,

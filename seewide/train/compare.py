@@ -113,7 +113,7 @@ def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
         if names[run.name] > 1:
             found[path] = replace(run, name=str(Path(path.parent.name, run.name)))
     ranked = sorted(found.values(), key=lambda run: run.score.rank(run.best), reverse=True)
-    return sorted(ranked, key=lambda run: run.task)
+    return sorted(ranked, key=lambda run: (run.task == "?", run.task))
 
 
 def tabulate(runs: Sequence[RunRecord]) -> Table:
@@ -149,19 +149,20 @@ def draw_runs(runs: Sequence[RunRecord], path: Path) -> Path:
     drawn = [run for run in runs if run.history]
     if not drawn:
         raise InputError("no curves to draw: no run has finished an epoch")
-    panels = []
+    panels = [
+        Panel(title, {run.name: points(run.history, key) for run in drawn})
+        for title, key in (
+            ("loss, training", "train_loss"),
+            ("loss, validation", "val_loss"),
+            ("learning rate", "lr"),
+        )
+    ]
     for task in sorted({run.task for run in drawn}):
         members = [run for run in drawn if run.task == task]
         score = members[0].score
         title = f"{score.label or score.key}{f' ({score.unit})' if score.unit else ''}, validation"
         lines = {run.name: points(run.history, f"val_{score.key}") for run in members}
         panels.append(Panel(title, lines))
-    for title, key in (
-        ("loss, validation", "val_loss"),
-        ("loss, training", "train_loss"),
-        ("learning rate", "lr"),
-    ):
-        panels.append(Panel(title, {run.name: points(run.history, key) for run in drawn}))
     return draw_lines(panels, path, shared=True)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from seewide.train.console import make_console
 from typer.testing import CliRunner
 
 from benchmarks import conditions
+from benchmarks.__main__ import main
 from benchmarks.gpu import aims, cases, estimate, networks, operators, page
 from benchmarks.gpu import run as gpu
 from benchmarks.gpu.__main__ import app
@@ -20,7 +20,7 @@ from benchmarks.gpu.authors import aggregation as published
 from benchmarks.gpu.clock import Budget, Limits
 from benchmarks.gpu.run import BUDGET, WHOLE, Part
 from benchmarks.shapes import unique
-from seewide.cli import app as command_line
+from seewide.console import make_console
 from seewide.errors import InputError
 from seewide.layers import DCNv3
 from seewide.ops import small_kernel_aggregation_reference
@@ -263,10 +263,9 @@ def test_without_a_gpu_it_says_so():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("kind", ["ops", "models"])
-def test_bench_on_cuda_without_a_gpu(kind):
-    result = CliRunner().invoke(command_line, ["bench", kind, "--device", "cuda"])
-    assert result.exit_code == 2
-    assert "device is 'cuda', and PyTorch finds no CUDA device here" in result.output
+def test_bench_on_cuda_without_a_gpu(kind, capsys):
+    assert main([kind, "--device", "cuda"]) == 2
+    assert "device is 'cuda', and PyTorch finds no CUDA device here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -279,7 +278,7 @@ def test_bench_on_cuda_without_a_gpu(kind):
     ],
 )
 def test_bench_on_cuda_measures_a_part(kind, names, sections, measured):
-    """`seewide bench ops dcnv3 --device cuda`, up to where a GPU is needed."""
+    """`python -m benchmarks ops dcnv3 --device cuda`, up to where a GPU is needed."""
     part = Part.of(kind, names)
     assert {case.section for case in part.cases(None)} == sections
     assert {name for name, *_ in part.networks()} == measured

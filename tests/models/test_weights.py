@@ -14,7 +14,6 @@ import timm
 import torch
 from hub import Hub
 from huggingface_hub import constants
-from typer.testing import CliRunner
 
 import seewide
 from seewide.checkpoints import rename
@@ -231,12 +230,10 @@ def test_unknown_tags_and_networks_without_weights():
     )
 
 
-def test_the_command_says_the_sentence(hub, monkeypatch, tmp_path):
-    from seewide.cli import app
-
+def test_the_command_says_the_sentence(command, hub, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    result = CliRunner().invoke(app, ["eval", NAME, "--data", "digits", "--out", str(tmp_path)])
+    result = command("eval", NAME, "--data", "digits", "--out", tmp_path)
     assert result.exit_code == 2
     assert f"seewide: {FILE}, the weights of {NAME}, is not in the cache" in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,0 +1,123 @@
+"""`seewide predict`."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from seewide.cli._files import write_csv, write_json
+from seewide.cli._parser import Parser
+from seewide.console import complain, print_table, say
+from seewide.errors import InputError
+
+DETAILS = """
+INPUT is a file, a folder (with the folders in it), a pattern in quotes, or `-` for a list
+of files on stdin, one per line. Files that cannot be read are named at the end, and the
+exit code is then 2; in folders, files of other kinds are passed over and counted.
+
+examples:
+  seewide predict runs/unireplknet_a-flowers rose.jpg tulip.jpg
+  seewide predict runs/unireplknet_a-flowers photos --out predictions.csv
+  find photos -newer list.txt | seewide predict runs/unireplknet_a-flowers - --out new.json
+"""
+
+
+def arguments(parser: Parser) -> None:
+    parser.share("target")
+    parser.add("inputs", "Files, folders, patterns, or `-`.", metavar="INPUT", nargs="+")
+    parser.add("--out", "Also write the predictions to FILE.json or FILE.csv.", Path, None, "FILE")
+    parser.add("--draw", "Also draw each sample with its prediction.", Path, None, "DIR")
+    parser.share("--task", "--device")
+
+
+def run(arguments: Namespace) -> int:
+    from seewide.train import Predictor
+
+    out = arguments.out
+    if out is not None and out.suffix not in (".json", ".csv"):
+        raise InputError(f"--out must end in .json or .csv, got {out}")
+    paths = list(dict.fromkeys(find_files(arguments.inputs)))
+    predictor = Predictor(arguments.target, task=arguments.task, device=arguments.device)
+    found, unreadable = [], []
+    for path in paths:
+        for number, prediction in enumerate(predictor(path)):
+            if prediction.error is not None:
+                unreadable.append(prediction.error)
+                continue
+            found.append({"file": str(path), **prediction.description})
+            if arguments.draw is not None:
+                _draw(predictor, prediction, arguments.draw / f"{path.stem}-{number}.png")
+    if found:
+        columns = list(dict.fromkeys(key for row in found for key in row))
+        print_table("", columns, [[brief(row.get(key)) for key in columns] for row in found])
+    if out is not None:
+        rows = [flatten(description) for description in found]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = [[row.get(key) for key in columns] for row in rows]
+        written = (
+            write_json(out, found) if out.suffix == ".json" else write_csv(out, columns, cells)
+        )
+        say(f"written: {written}")
+    for sentence in unreadable:
+        complain(sentence)
+    if unreadable:
+        complain(f"{len(unreadable)} of {len(paths)} files could not be read")
+    return 2 if unreadable else 0
+
+
+def find_files(inputs: Iterable[str]) -> Iterator[Path]:
+    """The files that the inputs name; hidden files in folders are left out.
+
+    Raises:
+        InputError: no such file, or a folder or pattern without files.
+    """
+    for word in inputs:
+        if word == "-":
+            yield from find_files(line for line in sys.stdin.read().splitlines() if line)
+            continue
+        path = Path(word)
+        if path.is_dir():
+            files = sorted(f for f in path.rglob("[!.]*") if f.is_file())
+        elif path.exists() or not glob.has_magic(word):
+            files = [path]
+        else:
+            files = sorted(f for f in map(Path, glob.glob(word, recursive=True)) if f.is_file())
+        if not files:
+            raise InputError(f"there are no files in {word}")
+        yield from files
+
+
+def brief(value: Any) -> str:
+    """A JSON value in a line: `[{"name": "cat", "probability": 0.97}]` -> `cat 0.97`."""
+    if isinstance(value, list):
+        separator = ", " if value and isinstance(value[0], dict) else " "
+        return separator.join(map(brief, value))
+    if isinstance(value, dict):
+        return " ".join(map(brief, value.values()))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def flatten(description: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level of columns: `{"classes": [{"name": "cat"}]}` -> `{"classes 1 name": "cat"}`."""
+    flat: dict[str, Any] = {}
+    for key, value in description.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+            value = {str(number): entry for number, entry in enumerate(value, start=1)}
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{name} ")
+        else:
+            flat[name] = value
+    return flat
+
+
+def _draw(predictor: Any, prediction: Any, path: Path) -> None:
+    figure = predictor.task.draw(prediction.sample, prediction.description)
+    if figure is not None:
+        from seewide.errors import write_atomically
+
+        write_atomically(path, lambda scratch: figure.savefig(scratch))
