@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from seewide.train.console import facts
 
 import seewide
 from seewide.console import print_facts

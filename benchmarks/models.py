@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import timm
 import torch
 from rich.console import Console
-from seewide.train.console import make_table, track
 from torch import Tensor, nn
 
 import seewide

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from seewide.train.console import make_table, track
 from torch import Tensor
 
 from benchmarks.cases import OPERATORS, Case, Form

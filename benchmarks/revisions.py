@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from seewide.train.console import make_table, track
 
 from benchmarks.conditions import Settings, describe
 from benchmarks.timing import LEAST

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import timm
 import torch
 from rich.console import Console
-from seewide.train.console import make_table, track
 
 from benchmarks import models
 from benchmarks.conditions import Settings, describe, write_csv

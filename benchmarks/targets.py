@@ -15,7 +15,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from rich.console import Console
-from seewide.train.console import make_table, track
 
 from benchmarks import models, rivals
 from benchmarks.cases import OURS, STOCK, STOCK_CL, Case, depthwise_case, peripheral_case

@@ -18,7 +18,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from seewide.train.console import make_console
 
 from benchmarks.conditions import Settings
 from benchmarks.gpu.clock import Budget

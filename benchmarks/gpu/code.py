@@ -22,7 +22,6 @@ from unittest import mock
 import torch
 import triton
 from rich.console import Console
-from seewide.train.console import make_table
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction

@@ -19,8 +19,6 @@ from unittest import mock
 import torch
 import triton
 from rich.console import Console
-from seewide.train.console import facts as print_facts
-from seewide.train.console import make_table
 
 from benchmarks.conditions import Settings, conditions, write_csv
 from benchmarks.gpu import cases, networks, operators
