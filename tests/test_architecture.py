@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "options": {"errors"},
     "data": {"errors"},
     "console": {"errors"},
-    "tasks": {"errors", "options", "data", "dense", "analysis"},
+    "tasks": {"modalities", "errors", "options", "data", "dense", "analysis"},
     "analysis": {"errors", "data"},
     "recipes": {"errors", "options"},
     "export": {"errors", "layers", "ops", "reparam"},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seewide.errors import InputError
 
-from .csv_labels import is_csv, open_csv
+from .csv_labels import has_label_columns, is_csv, open_csv
 from .digits import open_digits
 from .folders import (
     HELD_OUT_NAMES,
@@ -133,7 +133,7 @@ def describe_classification(data: str) -> str | None:
         return "scikit-learn's digits"
     place = os.path.expanduser(data)
     if is_csv(place):
-        return "a CSV file of labelled images" if os.path.isfile(place) else None
+        return "a CSV file of labelled images" if has_label_columns(place) else None
     if is_table(place):
         return f"the table {data}" if data.startswith(HUB) else "a table of images"
     if is_shards(place):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,17 @@ class MultiLabelSamples(ImageSamples):
 def is_csv(data: str) -> bool:
     """Whether `--data` means a CSV or TSV file."""
     return data.lower().endswith((".csv", ".tsv"))
+
+
+def has_label_columns(data: str) -> bool:
+    """Whether the file exists and its header names images and labels."""
+    try:
+        with open(data, newline="", encoding="utf-8-sig", errors="replace") as file:
+            header = file.readline()
+    except OSError:
+        return False
+    fields = set(re.split(r"[,\t]", header.strip().replace('"', "")))
+    return bool(fields & set(IMAGE_COLUMNS)) and bool(fields & set(LABEL_COLUMNS))
 
 
 def open_csv(

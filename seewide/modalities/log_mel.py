@@ -74,6 +74,8 @@ class LogMel(nn.Module):
             loud value in log-mel, as in the authors' data loader.
         frequency_first: maps are (B, 1, M, T), as in the authors' code; otherwise (B, 1, T, M),
             as in equation (3) of 2311.15599.
+        bin_mean: subtract from each bin its mean over the frames of the waveform (cepstral mean
+            normalisation), which takes out the voice and the room; `mean` is then unused.
 
     Shape: (B, n) -> (B, 1, M, T)
 
@@ -97,6 +99,7 @@ class LogMel(nn.Module):
         std: float = STATISTICS["speech_commands"][1],
         padding: str = "mean",
         frequency_first: bool = True,
+        bin_mean: bool = False,
     ):
         super().__init__()
         if padding not in ("mean", "zero"):
@@ -108,7 +111,7 @@ class LogMel(nn.Module):
             )
         self.sample_rate, self.mel_bins, self.frames = sample_rate, mel_bins, frames
         self.mean, self.std, self.padding = mean, std, padding
-        self.frequency_first = frequency_first
+        self.frequency_first, self.bin_mean = frequency_first, bin_mean
         self.length = int(sample_rate * FRAME_MS / 1000)
         self.shift = int(sample_rate * SHIFT_MS / 1000)
         if self.length < 2 or self.shift < 1:
@@ -167,11 +170,21 @@ class LogMel(nn.Module):
             waveform = (waveform - total / lengths[:, None].clamp_min(1)) * real
         if waveform.shape[1] < self.length:  # too short for a frame of its own
             waveform = F.pad(waveform, (0, self.length - waveform.shape[1]))
-        map_BTM = (self.log_mel(waveform) - self.mean) / (2 * self.std)
-        count = map_BTM.shape[1]
+        log_mel = self.log_mel(waveform)
+        count = log_mel.shape[1]
+        real = None
         if lengths is not None:
-            real = torch.arange(count, device=waveform.device) < self.frames_of(lengths)[:, None]
-            map_BTM = torch.where(real[:, :, None], map_BTM, self.fill)
+            frames = torch.arange(count, device=waveform.device)
+            real = (frames < self.frames_of(lengths)[:, None])[:, :, None]
+        mean: Tensor | float = self.mean
+        if self.bin_mean and real is None:
+            mean = log_mel.mean(1, keepdim=True)
+        elif self.bin_mean:
+            present = real.sum(1, keepdim=True).clamp_min(1)
+            mean = torch.where(real, log_mel, 0.0).sum(1, keepdim=True) / present
+        map_BTM = (log_mel - mean) / (2 * self.std)
+        if real is not None:
+            map_BTM = torch.where(real, map_BTM, self.fill)
         if count < self.frames:
             map_BTM = F.pad(map_BTM, (0, 0, 0, self.frames - count), value=self.fill)
         map_BTM = map_BTM[:, : self.frames]

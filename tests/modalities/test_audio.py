@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from authors import Figures, assert_features, normal, wave
+from modality_figures import Figures, assert_features, normal, wave
 
 import seewide
 from seewide.errors import InputError

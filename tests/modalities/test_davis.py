@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from authors import Figures, masks
+from modality_figures import Figures, masks
 
 from seewide.errors import InputError
 from seewide.modalities.davis import (

@@ -5,7 +5,7 @@ import math
 import pytest
 import timm
 import torch
-from authors import Figures, normal
+from modality_figures import Figures, normal
 
 import seewide
 from seewide.errors import InputError

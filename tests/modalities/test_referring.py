@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from authors import Figures, normal
+from modality_figures import Figures, normal
 
 import seewide
 from seewide.errors import InputError

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from authors import Figures, normal, series, stations
+from modality_figures import Figures, normal, series, stations
 
 import seewide
 from seewide.errors import InputError

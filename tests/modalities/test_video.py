@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from authors import Figures, assert_features, normal
+from modality_figures import Figures, assert_features, normal
 
 import seewide
 from seewide.errors import InputError

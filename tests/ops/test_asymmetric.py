@@ -136,7 +136,7 @@ def test_all_ways_of_computing_match(size):
 
 
 def test_equals_the_paper_by_loops():
-    from authors import Figures, normal
+    from modality_figures import Figures, normal
 
     figures = Figures("fusion_by_loops")
     x, y = normal(2, 12, 6, seed=0).transpose(1, 2), normal(2, 5, 6, seed=1).transpose(1, 2)
