@@ -1,15 +1,15 @@
-"""Do the networks learn from real photographs? One budget for all, beside timm's.
+"""Learning curves on real images under one budget, beside networks of timm.
 
     python -m benchmarks.learning_curves ../shared/data/classification/flowers128
     python -m benchmarks.learning_curves CIFAR10 --side 32 --stem-stride 2 --epochs 6
 
-Each network trains from scratch with `seewide train`'s own loop and the recipe `small_folder`:
-the same photographs in the same order, the same number of updates. None is tuned, so the figures
-say that a network learns, and how fast at first; they do not rank what months of training reach.
+Each network trains from scratch with the engine of `seewide train` and the recipe `small_folder`:
+the same images in the same order, the same number of optimizer steps. None is tuned, so the figures
+show that a network learns and how fast it starts; they do not rank what long training reaches.
 
-Beside them stands what a picture's colours alone tell: the nearest neighbours by colour histogram,
-measured here on the same folders. Runs are kept in runs/learning_curves, and one that was stopped
-goes on. PeLK is narrow: a quarter of the width, at its full kernels of 51 to 13.
+The baseline is what the colors of an image say alone: nearest neighbors by color histogram,
+measured here on the same folders. Runs are saved in runs/learning_curves, and one that was stopped
+resumes. PeLK has a quarter of its width and its full kernels of 51 to 13.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from seewide.train.data import Split, open_source, read_picture
 from timm.models import register_model
 
-from benchmarks.budget import RECIPE_NAME, make_parser, place, recipe_of
+from benchmarks.budget import RECIPE_NAME, make_parser, recipe_of, run_folder
 from benchmarks.conditions import RESULTS, Settings, write_csv
 from seewide.analysis.pictures import Panel, draw_lines, points
+from seewide.data import Samples, open_classification
 from seewide.models.pelk import PeLK, pelk_t_dense
 from seewide.recipes import Recipe
 from seewide.train import fit
@@ -32,7 +32,7 @@ OURS = ("lsnet_t", "unireplknet_a", "uniconvnet_a", "pelk_narrow")
 TIMM = ("convnext_atto", "repvit_m0_9")
 NO_LAYER_SCALE = ("lsnet_t", "repvit_m0_9")
 RUNS = Path("runs/learning_curves")
-BINS, NEIGHBOURS = 8, 10
+BINS, NEIGHBORS = 8, 10
 
 
 @register_model
@@ -42,39 +42,39 @@ def pelk_narrow(pretrained: bool = False, **kwargs) -> PeLK:
 
 
 def curve(name: str, data: Path, recipe: Recipe) -> list[dict[str, float]]:
-    """A row per epoch; trains what is not trained yet."""
+    """One row per epoch; trains unless the run is finished."""
     if name in NO_LAYER_SCALE:
         recipe = replace(recipe, layer_scale=0.0)
-    folder = place(RUNS, data, recipe) / name
+    folder = run_folder(RUNS, data, recipe) / name
     return fit(name, data, recipe, folder, workers=0, recipe_name=RECIPE_NAME).history
 
 
-def colours_alone(train: Split, val: Split) -> float:
-    """Percent right by the nearest neighbours in colour: 8 x 8 x 8 bins of RGB, L1, ten of them."""
+def accuracy_by_color(train: Samples, val: Samples) -> float:
+    """Accuracy (%) of ten nearest neighbors by color: 8 x 8 x 8 bins of RGB, L1 distance."""
     known, asked = histograms(train), histograms(val)
     labels = np.asarray(train.labels)
-    right = 0
+    correct = 0
     for histogram, label in zip(asked, val.labels, strict=True):
-        nearest = np.abs(known - histogram).sum(1).argpartition(NEIGHBOURS)[:NEIGHBOURS]
-        right += np.bincount(labels[nearest]).argmax() == label
-    return 100 * float(right) / len(val)
+        nearest = np.abs(known - histogram).sum(1).argpartition(NEIGHBORS)[:NEIGHBORS]
+        correct += np.bincount(labels[nearest]).argmax() == label
+    return 100 * float(correct) / len(val)
 
 
-def histograms(split: Split) -> np.ndarray:
+def histograms(samples: Samples) -> np.ndarray:
     """(N, 512), each of sum 1."""
     rows = []
-    for picture in split.pictures:
-        rgb_HW3 = np.asarray(read_picture(picture)).astype(int) * BINS // 256
+    for sample in samples:
+        rgb_HW3 = np.asarray(sample["image"]).astype(int) * BINS // 256
         code_HW = (rgb_HW3[..., 0] * BINS + rgb_HW3[..., 1]) * BINS + rgb_HW3[..., 2]
         rows.append(np.bincount(code_HW.ravel(), minlength=BINS**3) / code_HW.size)
     return np.asarray(rows, dtype=np.float32)
 
 
 def draw(curves: dict[str, list[dict[str, float]]], floor: float, path: Path) -> None:
-    """Top-1 of all over the epochs, and of colours alone."""
+    """Top-1 of all networks over the epochs, and of colors alone."""
     lines = {name: points(rows, "val_top1") for name, rows in curves.items()}
     longest = max(lines.values(), key=len)
-    lines["colours alone"] = [(epoch, floor) for epoch, _ in longest]
+    lines["colors alone"] = [(epoch, floor) for epoch, _ in longest]
     draw_lines([Panel("top-1 (%)", lines, digits=1)], path)
 
 
@@ -84,12 +84,12 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=[*OURS, *TIMM])
     given = parser.parse_args()
     recipe = recipe_of(given, stem_stride=given.stem_stride)
-    source = open_source(given.data)
-    floor = colours_alone(source.train, source.val)
-    print(f"colours alone: {floor:.1f}%", flush=True)
+    source = open_classification(given.data)
+    floor = accuracy_by_color(source.train, source.val)
+    print(f"colors alone: {floor:.1f}%", flush=True)
     data = given.data.resolve()
     curves = {name: curve(name, data, recipe) for name in given.networks}
-    header = ("network", "epoch", "train loss", "val loss", "top-1", "colours alone")
+    header = ("network", "epoch", "train loss", "val loss", "top-1", "colors alone")
     rows = [
         (name, row["epoch"], *(f"{row[k]:.4g}" for k in ("train_loss", "val_loss", "val_top1")),
          f"{floor:.1f}")

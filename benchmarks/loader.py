@@ -1,10 +1,10 @@
-"""Pictures per second of the loader, of every kind of source, beside torchvision's and a network's.
+"""Images per second of the loader for every kind of source, beside torchvision and a network.
 
     python -m benchmarks.loader ../shared/data/classification/flowers128
 
-The same pictures as files, as webdataset shards and as a table of `datasets`, through our loader,
-in turns with torchvision's ImageFolder in torch's own DataLoader; the same augmentation, batch and
-workers. Without a folder, pictures of noise of the size of ImageNet's are made.
+The same images as files, as webdataset shards and as a table of `datasets`, through our loader, in
+turns with torchvision's ImageFolder in torch's DataLoader; the same augmentation, batch size and
+workers. Without a folder, images of noise of the size of ImageNet's are written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import gc
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,17 +22,18 @@ import torch
 import webdataset
 from PIL import Image
 from rich.console import Console
-from seewide.train.data import Order, Split, batches, make_loader, open_unsplit, train_transform
-from seewide.train.data.transform import blacken_at_no_bits
 from timm.data import create_transform
 from torch import nn
-from torch.utils.data import DataLoader, RandomSampler, Subset
+from torch.utils.data import DataLoader, RandomSampler, default_collate
 from torchvision.datasets import ImageFolder
 
 from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.timing import Rounds, take_turns
-from seewide.recipes import Recipe, get
-from seewide.train.build import build_model
+from seewide.data import Order, Samples, Subset, batches, make_loader, open_classification
+from seewide.data.augment import OnImage, allow_posterizing_to_no_bits, train_transform
+from seewide.recipes import Recipe, get, override
+from seewide.tasks.classification import ClassificationOptions
+from seewide.train.build import build_backbone
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 32
@@ -44,51 +44,59 @@ RECIPES = ("small_folder", "unireplknet_t_in1k")  # flips and crops; RandAugment
 
 
 def noise(folder: Path, count: int = 512) -> Path:
-    """JPEGs of the size of ImageNet's pictures, 500 x 375, about 100 kB."""
-    chance = np.random.default_rng(0)
+    """JPEGs of the size of ImageNet's images, 500 x 375, about 100 kB."""
+    random = np.random.default_rng(0)
     for index in range(count):
         place = folder / f"class{index % 2}" / f"{index}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
-        coarse = chance.integers(0, 256, (94, 125, 3), np.uint8)
+        coarse = random.integers(0, 256, (94, 125, 3), np.uint8)
         Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(place, quality=95)
     return folder
 
 
-def as_shards(split: Split, folder: Path) -> Path:
+def files(samples: Samples) -> list[Path]:
+    """The image files of a part of a folder."""
+    if isinstance(samples, Subset):
+        return [samples.base.images[index] for index in samples.indices]
+    return list(samples.images)
+
+
+def as_shards(samples: Samples, folder: Path) -> Path:
     """The files as they are, in webdataset's tars."""
     folder.mkdir()
     pattern = str(folder / "train-%04d.tar")
     with webdataset.ShardWriter(pattern, maxcount=PER_SHARD, verbose=0) as shards:
-        for number, (path, label) in enumerate(zip(split.pictures, split.labels, strict=True)):
+        for number, (path, label) in enumerate(zip(files(samples), samples.labels, strict=True)):
             kind = path.suffix.lstrip(".").lower()
             shards.write({"__key__": f"{number:07d}", kind: path.read_bytes(), "cls": int(label)})
     return folder
 
 
-def as_table(split: Split, folder: Path, class_names: Sequence[str]) -> Path:
+def as_table(samples: Samples, folder: Path, class_names: Sequence[str]) -> Path:
     """The files as they are, in an arrow table as save_to_disk leaves it."""
     datasets.disable_progress_bars()
     kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(class_names))}
     content = {
-        "image": [{"bytes": path.read_bytes(), "path": None} for path in split.pictures],
-        "label": np.asarray(split.labels).tolist(),
+        "image": [{"bytes": path.read_bytes(), "path": None} for path in files(samples)],
+        "label": np.asarray(samples.labels).tolist(),
     }
     datasets.Dataset.from_dict(content, datasets.Features(kinds)).save_to_disk(folder)
     return folder
 
 
 def plain_loader(folder: Path, recipe: Recipe, count: int, workers: int) -> DataLoader:
-    """What one writes without any library of recipes: timm's transform, as it comes."""
+    """The baseline: torchvision's dataset and timm's transform in torch's loader."""
+    options = ClassificationOptions(**recipe.options)
     transform = create_transform(
-        recipe.image_size, is_training=True, scale=(recipe.min_crop, 1.0), hflip=recipe.flip,
-        color_jitter=recipe.color_jitter or None, auto_augment=recipe.rand_augment or None,
-        interpolation=recipe.interpolation, mean=MEAN, std=STD, re_prob=recipe.erase,
+        options.image_size, is_training=True, scale=(options.min_crop, 1.0), hflip=options.flip,
+        color_jitter=options.color_jitter or None, auto_augment=options.rand_augment or None,
+        interpolation=options.interpolation, mean=MEAN, std=STD, re_prob=options.erase,
         re_mode="pixel",
     )  # fmt: skip
-    blacken_at_no_bits(transform.transforms)  # as it comes, it fails with Pillow 13
-    pictures = ImageFolder(str(folder), transform)
-    chosen = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
-    part = Subset(pictures, chosen.tolist())
+    allow_posterizing_to_no_bits(transform.transforms)  # fails with Pillow 13 otherwise
+    images = ImageFolder(str(folder), transform)
+    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+    part = torch.utils.data.Subset(images, chosen.tolist())
     return DataLoader(
         part, BATCH, sampler=RandomSampler(part), num_workers=workers, drop_last=True,
         persistent_workers=workers > 0,
@@ -96,16 +104,24 @@ def plain_loader(folder: Path, recipe: Recipe, count: int, workers: int) -> Data
 
 
 def our_loader(data: Path, recipe: Recipe, count: int, workers: int) -> DataLoader:
-    split = open_unsplit(data).train.limited(count)
-    order = Order(len(split), seed=0, take=len(split) // BATCH * BATCH, shards=split.shards)
-    return make_loader(split, train_transform(recipe, MEAN, STD), order, BATCH, workers)
+    samples = open_classification(data).train.limited(count)
+    options = ClassificationOptions(**recipe.options)
+    used = len(samples) // BATCH * BATCH
+    order = Order(len(samples), seed=0, per_epoch=used, shards=samples.shards)
+    transform = train_transform(
+        options.image_size, MEAN, STD, interpolation=options.interpolation,
+        min_crop=options.min_crop, flip=options.flip, rand_augment=options.rand_augment,
+        color_jitter=options.color_jitter, erase=options.erase,
+    )  # fmt: skip
+    return make_loader(samples, OnImage(transform), default_collate, order, BATCH, workers)
 
 
 def training_step(recipe: Recipe) -> Callable[[], None]:
-    """Forward, backward and update of a batch that is there."""
-    model = build_model(NETWORK, 10, recipe.image_size).train()
+    """Forward, backward and optimizer step for a batch in memory."""
+    side = recipe.options["image_size"]
+    model = build_backbone(NETWORK, {"num_classes": 10}).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    x_NCHW, y_N = torch.randn(BATCH, 3, recipe.image_size, recipe.image_size), torch.arange(BATCH)
+    x_NCHW, y_N = torch.randn(BATCH, 3, side, side), torch.arange(BATCH)
 
     def step() -> None:
         loss = nn.functional.cross_entropy(model(x_NCHW), y_N % 10)
@@ -119,7 +135,7 @@ def training_step(recipe: Recipe) -> Callable[[], None]:
 def measure(
     places: dict[str, Path], recipe: Recipe, count: int, workers: int, rounds: int
 ) -> Rounds:
-    """An epoch of each in turns; the workers are there before the first."""
+    """An epoch of each in turns, after one that starts the workers."""
     loaders = {PLAIN: plain_loader(places["ImageFolder"], recipe, count, workers)}
     loaders |= {name: our_loader(at, recipe, count, workers) for name, at in places.items()}
     calls = {name: partial(read_all, loader) for name, loader in loaders.items()}
@@ -127,7 +143,7 @@ def measure(
         call()
     calls[NETWORK] = training_step(recipe)
     calls[NETWORK]()
-    return take_turns(calls, rounds, budget=8.0)  # a few steps of the network will do
+    return take_turns(calls, rounds, budget=8.0)
 
 
 def read_all(loader: DataLoader) -> None:
@@ -138,8 +154,8 @@ def read_all(loader: DataLoader) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", help="of classes, or with train/ and val/")
-    parser.add_argument("--size", type=int, default=128, help="of the pictures that come out")
-    parser.add_argument("--count", type=int, default=1024, help="pictures of an epoch")
+    parser.add_argument("--size", type=int, default=128, help="image size in pixels")
+    parser.add_argument("--count", type=int, default=1024, help="images per epoch")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
@@ -150,19 +166,19 @@ def main() -> None:
         top = Path(scratch)
         folder = given.folder or noise(top / "noise")
         folder = folder / "train" if (folder / "train").is_dir() else folder
-        source = open_unsplit(folder)
-        whole = source.train.limited(given.count)
+        source = open_classification(folder)
+        samples = source.train.limited(given.count)
         places = {
             "ImageFolder": folder,
-            "webdataset shards": as_shards(whole, top / "shards"),
-            "datasets table": as_table(whole, top / "table", source.class_names),
+            "webdataset shards": as_shards(samples, top / "shards"),
+            "datasets table": as_table(samples, top / "table", source.class_names),
         }
         rows = []
         for name in RECIPES:
-            recipe = replace(get(name), image_size=given.size)
+            recipe = override(get(name), {"image_size": given.size}, ClassificationOptions)
             for workers in given.workers:
                 rounds = measure(places, recipe, given.count, workers, given.rounds)
-                images = len(whole) // BATCH * BATCH
+                images = len(samples) // BATCH * BATCH
                 for label in rounds.rounds:
                     count = BATCH if label == NETWORK else images
                     low, high = rounds.spread(label)

@@ -31,6 +31,7 @@ from seewide.analysis.shape_bias import (
 )
 from seewide.preprocess import Preprocess
 from seewide.recipes import get, override
+from seewide.tasks.classification import ClassificationOptions
 from seewide.train import fit
 from seewide.train.checkpoint import load_run
 
@@ -72,13 +73,14 @@ if __name__ == "__main__":
     data = parser.parse_args().data
     shutil.rmtree(RUNS, ignore_errors=True)
     console = Console(width=100)
-    small = override(get("small_folder"), {"image_size": SIDE, "epochs": 2})
+    small = override(get("small_folder"), {"image_size": SIDE, "epochs": 2}, ClassificationOptions)
     flowers = data / "classification" / "flowers128"
     fit(NETWORK, flowers, small, RUNS / "flowers", recipe_name="small", console=console)
-    tuned = override(get("small_folder"), {"image_size": SIDE, "epochs": 24, "fan_in_init": 0})
+    settings = {"image_size": SIDE, "epochs": 24, "fan_in_init": False}
+    tuned = override(get("small_folder"), settings, ClassificationOptions)
     pictures = sixteen_classes(data, RUNS / "pictures")
     fit(NETWORK, pictures, tuned, RUNS / "sixteen", recipe_name="small",
-        checkpoint=RUNS / "flowers", console=console)  # fmt: skip
+        checkpoint=str(RUNS / "flowers"), console=console)  # fmt: skip
     result = measure(RUNS / "sixteen", data)
     print(result, f"decided: {result.total.decided:.1%}")
     header = ("class", "shape", "texture", "neither", "bias", "low", "high")

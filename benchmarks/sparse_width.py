@@ -18,7 +18,7 @@ from pathlib import Path
 
 from timm.models import register_model
 
-from benchmarks.budget import RECIPE_NAME, make_parser, place, recipe_of
+from benchmarks.budget import RECIPE_NAME, make_parser, recipe_of, run_folder
 from benchmarks.conditions import RESULTS, Settings, write_csv
 from seewide.analysis.cost import count_cost
 from seewide.analysis.pictures import Panel, draw_lines, points
@@ -44,8 +44,8 @@ def pelk_narrow_13(pretrained: bool = False, **kwargs) -> PeLK:
 
 
 @dataclass(frozen=True)
-class Form:
-    """A network and how it is made sparse."""
+class Variant:
+    """A network and its sparsity."""
 
     label: str
     model: str
@@ -53,34 +53,34 @@ class Form:
 
 
 SPARSE = {"sparsity": 0.4, "prune_rate": 0.3, "prune_every": 20}
-FORMS = (
-    Form("dense, width 1.0", "pelk_narrow_10", {}),
-    Form("40% sparse, width 1.3", "pelk_narrow_13", SPARSE),
-    Form("40% sparse, fixed, width 1.3", "pelk_narrow_13", {**SPARSE, "prune_rate": 0.0}),
-    Form("dense, width 1.3", "pelk_narrow_13", {}),
+VARIANTS = (
+    Variant("dense, width 1.0", "pelk_narrow_10", {}),
+    Variant("40% sparse, width 1.3", "pelk_narrow_13", SPARSE),
+    Variant("40% sparse, fixed, width 1.3", "pelk_narrow_13", {**SPARSE, "prune_rate": 0.0}),
+    Variant("dense, width 1.3", "pelk_narrow_13", {}),
 )
 
 
-def train(form: Form, data: Path, recipe: Recipe, seed: int) -> list[dict[str, float]]:
-    """A row per epoch; trains what is not trained yet."""
-    recipe = replace(recipe, **form.settings)
-    folder = folder_of(form, data, recipe, seed)
-    return fit(form.model, data, recipe, folder, seed=seed, recipe_name=RECIPE_NAME).history
+def train(variant: Variant, data: Path, recipe: Recipe, seed: int) -> list[dict[str, float]]:
+    """One row per epoch; trains unless the run is finished."""
+    recipe = replace(recipe, **variant.settings)
+    folder = folder_of(variant, data, recipe, seed)
+    return fit(variant.model, data, recipe, folder, seed=seed, recipe_name=RECIPE_NAME).history
 
 
-def folder_of(form: Form, data: Path, recipe: Recipe, seed: int) -> Path:
-    """One for each set of conditions, so that no run is taken for another."""
-    name = form.label.replace(",", "").replace(" ", "-").replace("%", "")
-    return place(RUNS, data, recipe) / f"{name}-seed{seed}"
+def folder_of(variant: Variant, data: Path, recipe: Recipe, seed: int) -> Path:
+    """One folder for each set of conditions, so that no run is taken for another."""
+    name = variant.label.replace(",", "").replace(" ", "-").replace("%", "")
+    return run_folder(RUNS, data, recipe) / f"{name}-seed{seed}"
 
 
-def size(form: Form, folder: Path) -> tuple[int, int]:
-    """Parameters and multiply-adds for one picture of a run, zeros left out."""
-    if form.settings:
+def size(variant: Variant, folder: Path) -> tuple[int, int]:
+    """Non-zero parameters of a run, and its multiply-adds for one image."""
+    if variant.settings:
         report = density_of(folder)
         return report.parameters, report.macs
-    model, info = load_run(folder)
-    cost = count_cost(model, (1, 3, info.image_size, info.image_size))
+    model, task, info = load_run(folder)
+    cost = count_cost(model, tuple(task.example(info.facts, info.preprocess, 1).shape))
     return cost.parameters, cost.macs
 
 
@@ -91,20 +91,28 @@ def main() -> None:
     given = parser.parse_args()
     recipe = recipe_of(given, batch_size=given.batch_size)
     data = given.data.resolve()
-    header = ("form", "parameters", "M multiply-adds", "seed", "best top-1", "last top-1", "loss")
+    header = (
+        "variant",
+        "parameters",
+        "M multiply-adds",
+        "seed",
+        "best top-1",
+        "last top-1",
+        "loss",
+    )
     rows, curves = [], {}
-    for form in FORMS:
+    for variant in VARIANTS:
         for seed in given.seeds:
-            history = train(form, data, recipe, seed)
-            parameters, macs = size(form, folder_of(form, data, recipe, seed))
+            history = train(variant, data, recipe, seed)
+            parameters, macs = size(variant, folder_of(variant, data, recipe, seed))
             best = max(row["val_top1"] for row in history)
             last = history[-1]
             rows.append(
-                (form.label, parameters, f"{macs / 1e6:.1f}", seed, f"{best:.2f}",
+                (variant.label, parameters, f"{macs / 1e6:.1f}", seed, f"{best:.2f}",
                  f"{last['val_top1']:.2f}", f"{last['val_loss']:.3f}")
             )  # fmt: skip
-            curves.setdefault(form.label, []).append(history)
-    print(write_csv(f"sparse-width-{data.name}", header, rows, Settings()))
+            curves.setdefault(variant.label, []).append(history)
+    print(write_csv(f"sparse-width-{data.name}", names, rows, Settings()))
     panels = [
         Panel(title, {label: mean(runs, key) for label, runs in curves.items()}, digits)
         for title, key, digits in (
@@ -116,7 +124,7 @@ def main() -> None:
 
 
 def mean(runs: list[list[dict[str, float]]], key: str) -> list[tuple[float, float]]:
-    """Epoch by epoch, over the seeds."""
+    """The mean over the seeds for each epoch."""
     lines = zip(*(points(history, key) for history in runs), strict=True)
     return [(line[0][0], statistics.mean(y for _, y in line)) for line in lines]
 

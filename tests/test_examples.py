@@ -61,7 +61,7 @@ def test_the_receptive_fields_can_be_drawn(tmp_path):
 def test_the_demo_writes_its_report(tmp_path):
     for module in ("sklearn", "onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(module)
-    output = run("demo.py", "--fast", "--out", tmp_path / "demo")
+    output = run("demo.py", "--smoke", "--out", tmp_path / "demo")
     assert "359 of 359" in output
     page = (tmp_path / "demo" / "report.html").read_text("utf-8")
     assert page.count("<img") == 5

@@ -1,41 +1,41 @@
-"""Learning curves: the floor of colours alone, and what the picture and the table are made of."""
+"""Learning curves: the baseline of colors alone, and the figure."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from PIL import Image
-from seewide.train.data import Split
 
-from benchmarks.learning_curves import colours_alone, draw, histograms
+from benchmarks.learning_curves import accuracy_by_color, draw, histograms
+from seewide.data import ImageSamples
 
-COLOURS = {0: (200, 40, 40), 1: (40, 40, 200)}
-
-
-def painted(labels, seed: int) -> Split:
-    """Noisy pictures of one colour per class."""
-    chance = np.random.default_rng(seed)
-    pixels = [np.array(COLOURS[y]) + chance.normal(0, 30, (12, 10, 3)) for y in labels]
-    return Split([Image.fromarray(p.clip(0, 255).astype(np.uint8)) for p in pixels], labels)
+COLORS = {0: (200, 40, 40), 1: (40, 40, 200)}
 
 
-def test_colours_alone_tell_what_colours_tell():
-    train = painted([0, 1] * 20, seed=0)
-    assert colours_alone(train, painted([0, 1, 1, 0], seed=1)) == 100
-    swapped = Split(train.pictures, [1 - y for y in train.labels])
-    assert colours_alone(swapped, painted([0, 1, 1, 0], seed=1)) == 0
+def paint(labels, seed: int) -> ImageSamples:
+    """Noisy images of one color per class."""
+    random = np.random.default_rng(seed)
+    pixels = [np.array(COLORS[y]) + random.normal(0, 30, (12, 10, 3)) for y in labels]
+    return ImageSamples([Image.fromarray(p.clip(0, 255).astype(np.uint8)) for p in pixels], labels)
+
+
+def test_accuracy_by_color():
+    train = paint([0, 1] * 20, seed=0)
+    assert accuracy_by_color(train, paint([0, 1, 1, 0], seed=1)) == 100
+    swapped = ImageSamples(train.images, [1 - y for y in train.labels])
+    assert accuracy_by_color(swapped, paint([0, 1, 1, 0], seed=1)) == 0
 
 
 def test_histograms_count_each_pixel_once():
-    picture = Image.fromarray(np.array([[[0, 0, 31], [255, 255, 255]]], dtype=np.uint8))
-    (histogram,) = histograms(Split([picture], [0]))
+    image = Image.fromarray(np.array([[[0, 0, 31], [255, 255, 255]]], dtype=np.uint8))
+    (histogram,) = histograms(ImageSamples([image], [0]))
     assert histogram.sum() == pytest.approx(1)
     assert histogram[0] == histogram[511] == 0.5
 
 
-def test_the_picture_is_drawn(tmp_path):
+def test_the_figure_is_drawn(tmp_path):
     rows = [{"epoch": e, "val_top1": 10.0 * e} for e in (1, 2, 3)]
     path = tmp_path / "curves.png"
     draw({"lsnet_t": rows, "convnext_atto": rows}, 20.0, path)
-    with Image.open(path) as picture:
-        assert picture.width > 300
+    with Image.open(path) as image:
+        assert image.width > 300

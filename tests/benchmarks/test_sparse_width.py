@@ -7,32 +7,32 @@ from pathlib import Path
 import pytest
 import timm
 
-from benchmarks.sparse_width import FORMS, folder_of, mean
+from benchmarks.sparse_width import VARIANTS, folder_of, mean
 from seewide.recipes import get
 from seewide.train.sparsity import DynamicSparsity
 
 
-def parameters(form) -> int:
-    """That are not left out."""
-    model = timm.create_model(form.model, num_classes=5)
+def parameters(variant) -> int:
+    """Non-zero ones."""
+    model = timm.create_model(variant.model, num_classes=5)
     dense = sum(parameter.numel() for parameter in model.parameters())
-    if not form.settings:
+    if not variant.settings:
         return dense
-    masks = DynamicSparsity(model, form.settings["sparsity"], total_updates=1)
-    return dense - masks.total + masks.kept
+    masks = DynamicSparsity(model, variant.settings["sparsity"], total_steps=1)
+    return dense - masks.total + masks.nonzero
 
 
 def test_sparse_and_wide_has_the_parameters_of_dense_and_narrow():
-    sizes = {form.label: parameters(form) for form in FORMS}
+    sizes = {variant.label: parameters(variant) for variant in VARIANTS}
     narrow, sparse, fixed, wide = sizes.values()
     assert sparse == fixed == pytest.approx(narrow, rel=0.02)
     assert wide > 1.5 * narrow
 
 
-def test_other_conditions_are_other_runs():
+def test_each_condition_has_a_run_folder():
     recipe, data = get("small_folder"), Path("flowers")
-    folders = {folder_of(form, data, recipe, seed) for form in FORMS for seed in (0, 1)}
-    assert len(folders) == 2 * len(FORMS)
+    folders = {folder_of(variant, data, recipe, seed) for variant in VARIANTS for seed in (0, 1)}
+    assert len(folders) == 2 * len(VARIANTS)
 
 
 def test_curves_are_means_over_the_seeds():
