@@ -208,6 +208,7 @@ default_cfgs = generate_default_cfgs(
             "unireplknet_xl_in22k_pretrain.pth", num_classes=21841, image_size=192
         ),
         "unireplknet_h.untrained": _cfg(),  # Table 4 of 2410.08049; no weights were published
+        "unireplknet_vanilla.untrained": _cfg(),
     }
 )
 
@@ -291,3 +292,19 @@ def unireplknet_xl(pretrained: bool = False, **kwargs) -> UniRepLKNet:
 def unireplknet_h(pretrained: bool = False, **kwargs) -> UniRepLKNet:
     """UniRepLKNet-H (Huge), from Table 4 of 2410.08049; neither code nor weights are public."""
     return _create("unireplknet_h", pretrained, **_large(480, kwargs))
+
+
+@register_model
+def unireplknet_vanilla(pretrained: bool = False, **kwargs) -> UniRepLKNet:
+    """The vanilla network of the ablations (2410.08049, section 3.2), 31.3 M parameters when fused.
+
+    ConvNeXt-T's depths and widths, 13x13 kernels after stage 1, no extra structure. Tables 2 and 3
+    change `extra`, `reparam`, `kernel_sizes` and `depths`.
+    """
+    vanilla = {
+        "depths": (3, 3, 9, 3),
+        "dims": (96, 192, 384, 768),
+        "kernel_sizes": (3, 13, 13, 13),
+        "extra": "none",
+    }
+    return _create("unireplknet_vanilla", pretrained, **{**vanilla, **kwargs})

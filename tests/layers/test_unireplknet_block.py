@@ -29,3 +29,15 @@ def test_reparameterization_forms_have_the_papers_branches(reparam):
     block = UniRepLKNetBlock(8, 13, reparam=reparam).dwconv
     assert [branch.conv.kernel_size[0] for branch in block.small.values()] == BRANCHES[reparam]
     assert {branch.conv.dilation[0] for branch in block.small.values()} <= {1}
+
+
+@pytest.mark.parametrize("extra", ["bottleneck", "two_pointwise", "two_depthwise"])
+def test_extra_structures_have_a_residual_connection(extra):
+    """Figure 7: without the contribution of its layers the structure is the identity."""
+    layer = randomize(extra_structure(extra, 8)).eval()
+    for norm in layer.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.zeros_(norm.weight)
+            torch.nn.init.zeros_(norm.bias)
+    x = torch.randn(2, 8, 5, 7)
+    assert torch.equal(layer(x), x)
