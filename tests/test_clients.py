@@ -156,6 +156,7 @@ def test_func_grad_equals_backward(model, images):
             assert deviation(g, w) < NETWORK[torch.float32], key
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap of PyTorch's pooling
 def test_vmap_equals_a_batch(model, images):
     with torch.no_grad():
         got = torch.func.vmap(lambda x: model(x[None])[0])(images[0])
