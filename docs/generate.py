@@ -31,7 +31,7 @@ FAMILIES = ("unireplknet", "lsnet", "uniconvnet", "replknet", "slak", "pelk")
 COLUMNS = (
     "model",
     "parameters",
-    "merged",
+    "fused",
     "paper",
     "G at 224",
     "G at 384",

@@ -53,7 +53,7 @@ def paper_ablations() -> list[dict[str, str]]:
 
 
 def vanilla(**changes) -> nn.Module:
-    """The network of the ablations, in training form on the meta device."""
+    """The unfused network of the ablations, on the meta device."""
     return UniRepLKNet(**{**VANILLA, **changes}, device="meta").eval()
 
 
@@ -80,7 +80,7 @@ def ablations() -> str:
 
 
 def reparam_forms() -> str:
-    """Table 2: one merged network, four training forms."""
+    """Table 2: four unfused networks, which are one network when fused."""
     rows = []
     for form, name in REPARAM.items():
         model = vanilla(extra="none", reparam=form)
@@ -89,7 +89,7 @@ def reparam_forms() -> str:
             name, f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.2f}",
             f"{merged.parameters / 1e6:.2f}", f"{merged.macs / 1e9:.2f}",
         ])  # fmt: skip
-    return markdown(("beside the 13 x 13", "M in training", "G", "M merged", "G"), rows)
+    return markdown(("beside the 13 x 13", "M in training", "G", "M fused", "G"), rows)
 
 
 def parts_of(name: str) -> list[float]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from seewide import dense, models, ops
     from seewide.dense import create_detector, create_segmenter
+    from seewide.hub import from_pretrained, push_to_hub, save_pretrained
     from seewide.models import list_models, load_checkpoint
     from seewide.ops import explain, use_backend
     from seewide.reparam import fuse
@@ -31,11 +32,14 @@ __all__ = [
     "create_segmenter",
     "dense",
     "explain",
+    "from_pretrained",
     "fuse",
     "list_models",
     "load_checkpoint",
     "models",
     "ops",
+    "push_to_hub",
+    "save_pretrained",
     "use_backend",
 ]
 
@@ -45,11 +49,14 @@ _HOME = {
     "create_segmenter": "seewide.dense",
     "dense": "",
     "explain": "seewide.ops",
+    "from_pretrained": "seewide.hub",
     "fuse": "seewide.reparam",
     "list_models": "seewide.models",
     "load_checkpoint": "seewide.models",
     "models": "",
     "ops": "",
+    "push_to_hub": "seewide.hub",
+    "save_pretrained": "seewide.hub",
     "use_backend": "seewide.ops",
 }
 

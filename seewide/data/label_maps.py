@@ -37,7 +37,8 @@ class ShiftedMasks(MaskSamples):
 
     def mask_values(self, index: int) -> np.ndarray:
         values = super().mask_values(index)
-        return np.where(values == 0, np.uint8(IGNORE), values - np.uint8(1))
+        unknown = (values == 0) | (values == IGNORE)
+        return np.where(unknown, np.uint8(IGNORE), values - np.uint8(1))
 
 
 def describe_label_maps(data: str) -> str | None:

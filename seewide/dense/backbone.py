@@ -129,6 +129,10 @@ class FeaturePyramid(nn.Module):
             maps = [norm(x) for norm, x in zip(self.out_norms, maps, strict=True)]
         return maps
 
+    def no_weight_decay(self) -> set[str]:
+        """LSNet's attention biases, which its detectors do not decay."""
+        return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
+
     def train(self, mode: bool = True):
         super().train(mode)
         if mode and self.freeze_statistics:
