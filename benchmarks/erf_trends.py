@@ -31,8 +31,8 @@ from torchvision.transforms.functional import normalize, pil_to_tensor
 
 from benchmarks.conditions import RESULTS, Settings, write_csv
 from seewide.analysis.erf import ERF, Protocol, draw_erf, effective_receptive_field
+from seewide.analysis.figures import draw_bars
 from seewide.analysis.gaussian import gaussian_shape
-from seewide.analysis.pictures import draw_bars
 from seewide.errors import write_atomically
 from seewide.models.lsnet import LSNet
 from seewide.models.pelk import PeLK

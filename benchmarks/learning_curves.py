@@ -22,7 +22,7 @@ from timm.models import register_model
 
 from benchmarks.budget import RECIPE_NAME, make_parser, recipe_of, run_folder
 from benchmarks.conditions import RESULTS, Settings, write_csv
-from seewide.analysis.pictures import Panel, draw_lines, points
+from seewide.analysis.figures import Panel, draw_lines, points
 from seewide.data import Samples, open_classification
 from seewide.models.pelk import PeLK, pelk_t_dense
 from seewide.recipes import Recipe

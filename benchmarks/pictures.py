@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.conditions import FIGURES, read_csv
-from seewide.analysis import pictures
+from seewide.analysis import figures
 
 Lines = dict[str, list[tuple[float, float]]]
 
@@ -32,8 +32,8 @@ def draw_kernels(path: Path) -> Path | None:
         return None
     shapes = list(dict.fromkeys(shape for shape, _ in panels))
     passes = list(dict.fromkeys(passes for _, passes in panels))
-    with pictures.style():
-        figure, axes = pictures.canvas(
+    with figures.style():
+        figure, axes = figures.canvas(
             len(passes), len(shapes), 3.4 * len(shapes), 3.0 * len(passes)
         )
         grid = iter(axes)
@@ -46,11 +46,11 @@ def draw_kernels(path: Path) -> Path | None:
                     needed[shape, what],
                 )
         axes[0].legend(fontsize=7)
-        return pictures.save(figure, FIGURES / f"{path.stem.partition('-torch')[0]}.png")
+        return figures.save(figure, FIGURES / f"{path.stem.partition('-torch')[0]}.png")
 
 
 def _panel(axis, title: str, lines: Lines, needed: dict[int, float]) -> None:
-    for colour, (form, points) in zip(pictures.colours(len(lines)), lines.items(), strict=True):
+    for colour, (form, points) in zip(figures.colors(len(lines)), lines.items(), strict=True):
         K, ms = np.array(sorted(points)).T
         axis.plot(K, ms, "o-", color=colour, markersize=3, label=form)
     K, ms = arithmetic(lines, needed)
@@ -72,11 +72,9 @@ def arithmetic(lines: Lines, needed: dict[int, float]) -> tuple[np.ndarray, np.n
 
 def draw_sweep(title: str, unit: str, lines: Lines, name: str) -> Path:
     """Images per second against a quantity, a line per network."""
-    with pictures.style():
-        figure, (axis,) = pictures.canvas(1, 1, 5.6, 3.0)
-        for colour, (label, points) in zip(
-            pictures.colours(len(lines)), lines.items(), strict=True
-        ):
+    with figures.style():
+        figure, (axis,) = figures.canvas(1, 1, 5.6, 3.0)
+        for colour, (label, points) in zip(figures.colors(len(lines)), lines.items(), strict=True):
             quantity, speed = np.array(points).T
             axis.plot(quantity, speed, "o-", color=colour, markersize=3, label=label)
         axis.set(xscale="log", yscale="log", xlabel=unit, ylabel="images per second")
@@ -86,4 +84,4 @@ def draw_sweep(title: str, unit: str, lines: Lines, name: str) -> Path:
         axis.yaxis.set_major_formatter("{x:g}")
         axis.set_title(title)
         figure.legend(fontsize=7, loc="outside right upper")
-        return pictures.save(figure, FIGURES / f"{name}.png")
+        return figures.save(figure, FIGURES / f"{name}.png")

@@ -26,7 +26,7 @@ from seewide.analysis.shape_bias import (
     ShapeBias,
     draw_shape_bias,
     imagenet_to_16,
-    list_conflicts,
+    list_cue_conflicts,
     measure_shape_bias,
 )
 from seewide.preprocess import Preprocess
@@ -62,7 +62,7 @@ def sixteen_classes(data: Path, folder: Path) -> Path:
 def measure(run: Path, data: Path) -> ShapeBias:
     """Of the best weights of a run."""
     model, _, info = load_run(run)
-    conflicts = list_conflicts(data / "cue_conflict")
+    conflicts = list_cue_conflicts(data / "cue_conflict")
     transform = Preprocess.from_dict(info.preprocess).transform()
     return measure_shape_bias(model.eval(), conflicts, transform)
 

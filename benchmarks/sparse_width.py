@@ -21,7 +21,7 @@ from timm.models import register_model
 from benchmarks.budget import RECIPE_NAME, make_parser, recipe_of, run_folder
 from benchmarks.conditions import RESULTS, Settings, write_csv
 from seewide.analysis.cost import count_cost
-from seewide.analysis.pictures import Panel, draw_lines, points
+from seewide.analysis.figures import Panel, draw_lines, points
 from seewide.models.pelk import PeLK, pelk_t
 from seewide.recipes import Recipe
 from seewide.train import fit, load_run

@@ -16,8 +16,8 @@ import timm
 from torch import nn
 
 import seewide.surgery
-from seewide.analysis import pictures
-from seewide.analysis.split import draw_split, split_cost
+from seewide.analysis import figures
+from seewide.analysis.breakdown import break_down_cost, draw_cost_breakdown
 from seewide.errors import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -63,7 +63,7 @@ def draw_time_against_kernel(results: Path, target: Path) -> None:
         row for row in csv.DictReader(line for line in lines if not line.startswith("#"))
         if (row["where"], row["shape"]) == ("grid", SHAPE) and row["median ms"]
     ]  # fmt: skip
-    figure, both = pictures.canvas(1, 2, 9, 3.6)
+    figure, both = figures.canvas(1, 2, 9, 3.6)
     for axes, what in zip(both, ("forward", "forward + backward"), strict=True):
         for form, (label, color) in FORMS.items():
             chosen = [row for row in rows if (row["pass"], row["form"]) == (what, form)]
@@ -78,14 +78,16 @@ def draw_time_against_kernel(results: Path, target: Path) -> None:
     both[0].legend(frameon=False, fontsize=8, loc="upper left")
     what = f"K x K depthwise convolution of {SHAPE.replace('x', ' x ')}"
     figure.suptitle(f"{what}; {conditions[0]}, {conditions[1]}", fontsize=9)
-    pictures.save(figure, target)
+    figures.save(figure, target)
 
 
 def draw_curves(figures: Path) -> None:
     results = sorted(RESULTS.glob("depthwise-cpu-torch*-float32.csv"))
     draw_time_against_kernel(results[-1], figures / "time-against-kernel.png")
-    splits = {name: split_cost(timm.create_model(name, device="meta").eval()) for name in SPLIT}
-    draw_split(splits, figures / "pelk-figure-5.png")
+    splits = {
+        name: break_down_cost(timm.create_model(name, device="meta").eval()) for name in SPLIT
+    }
+    draw_cost_breakdown(splits, figures / "pelk-figure-5.png")
     rows = parameters_by_kernel()
 
     def write(path: Path) -> None:
@@ -95,7 +97,7 @@ def draw_curves(figures: Path) -> None:
             writer.writerows({k: round(v, 2) for k, v in row.items()} for row in rows)
 
     write_atomically(figures / "pelk-figure-6.csv", write)
-    figure, (axes,) = pictures.canvas(1, 1, 6.4, 3.6)
+    figure, (axes,) = figures.canvas(1, 1, 6.4, 3.6)
     for form, color in COLORS.items():
         sizes, counts = [row["kernel"] for row in rows], [row[form] for row in rows]
         axes.plot(sizes, counts, color=color, marker="o", ms=4, lw=1.8)
@@ -108,4 +110,4 @@ def draw_curves(figures: Path) -> None:
     axes.set_yticks([30, 50, 100, 200], ["30", "50", "100", "200"])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
-    pictures.save(figure, figures / "pelk-figure-6.png")
+    figures.save(figure, figures / "pelk-figure-6.png")

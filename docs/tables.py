@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 import seewide
+from seewide.analysis.breakdown import break_down_cost
 from seewide.analysis.cost import count_cost
-from seewide.analysis.split import split_cost
 from seewide.models.unireplknet import UniRepLKNet
 
 DOCS = Path(__file__).parent
@@ -116,7 +116,7 @@ def pelk_shares(names: Sequence[str] = ("pelk_t", "pelk_t_dense")) -> str:
     image = torch.empty(1, 3, 224, 224, device="meta")
     columns = []
     for name in names:
-        split = split_cost(seewide.fuse(timm.create_model(name, device="meta").eval(), image))
+        split = break_down_cost(seewide.fuse(timm.create_model(name, device="meta").eval(), image))
         total = split.total.macs
         columns.append({kind: 100 * share.macs / total for kind, share in split.by_kind().items()})
     paper = {"large kernel": "25", "embedding": "0.05"}

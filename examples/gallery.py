@@ -1,9 +1,10 @@
-"""The receptive fields of the papers' kernels, untrained and trained, as two pictures.
+"""Draw the receptive fields of the papers' kernels before and after training, in two figures.
 
-    python examples/gallery.py photos --steps 300 --out docs/figures
+    python examples/gallery.py images --steps 300 --out docs/figures
 
-Eight networks, alike but for what mixes their pixels, learn to tell apart the folders of `photos`;
-without it, noise. Layer scales begin at 1: at 1e-6, untrained blocks would let nothing through.
+Eight networks that differ in their token mixer are trained to classify the folders of `images`;
+without it, noise. Layer scales are initialized with 1, since with 1e-6 the blocks would contribute
+nothing before training.
 """
 
 import argparse
@@ -15,8 +16,8 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import FakeData, ImageFolder
 
 import seewide  # noqa: F401 - registers the large-kernel networks with timm
+from seewide.analysis.analyzed_model import AnalyzedModel
 from seewide.analysis.erf import draw_erf, effective_receptive_field
-from seewide.analysis.images import normalized
 
 SMALL = {"depths": (1, 1, 3, 1), "dims": (16, 32, 64, 128)}
 SCALED = {**SMALL, "ls_init_value": 1.0}
@@ -31,18 +32,18 @@ NETWORKS = {
     "aggregator of 7, 9, 11": ("uniconvnet_a", SCALED),
 }
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-parser.add_argument("photos", nargs="?", help="a folder with a folder of photographs per class")
-parser.add_argument("--steps", type=int, default=2, help="of 8 photographs")
+parser.add_argument("images", nargs="?", help="a folder with a folder of images per class")
+parser.add_argument("--steps", type=int, default=2, help="optimizer steps, batch size 8")
 parser.add_argument("--out", type=Path, default=Path("gallery"))
 options = parser.parse_args()
 torch.manual_seed(0)
-side = 224 if options.photos else 64  # of the photographs; fields are seen on twice as much
-data = ImageFolder(options.photos) if options.photos else FakeData(32, num_classes=4)
-data.transform = lambda picture: normalized(picture, side)
-classes = len(data.classes) if options.photos else data.num_classes
+side = 224 if options.images else 64  # receptive fields are measured at twice this size
+data = ImageFolder(options.images) if options.images else FakeData(32, num_classes=4)
+data.transform = AnalyzedModel("", torch.nn.Identity()).resizing(side)
+classes = len(data.classes) if options.images else data.num_classes
 few = torch.stack([data[i * len(data) // 8][0] for i in range(8)])
 few = torch.nn.functional.interpolate(few, scale_factor=2, mode="bicubic")
-chosen = torch.randint(len(data), (8 * options.steps,))  # the same for all, in the same order
+chosen = torch.randint(len(data), (8 * options.steps,))  # the same order for all networks
 fields = {"untrained": {}, "trained": {}}
 for title, (name, arguments) in NETWORKS.items():
     model = timm.create_model(name, num_classes=classes, **arguments)
@@ -54,6 +55,6 @@ for title, (name, arguments) in NETWORKS.items():
         loss.backward()
         optimizer.step()
     fields["trained"][title] = field = effective_receptive_field(model, few)
-    print(f"{title}: loss {loss:.2f}, half of the field within {field.area_ratio(0.5):.1%}")
+    print(f"{title}: loss {loss:.2f}, 50% of the scores within {field.area_ratio(0.5):.1%}")
 for state, maps in fields.items():
-    print("drawn:", draw_erf(maps, options.out / f"fields-{state}.png"))
+    print("written:", draw_erf(maps, options.out / f"fields-{state}.png"))

@@ -57,17 +57,23 @@ def test_erf_writes_a_picture_and_its_numbers(command, photos, tmp_path):
 def test_erf_refuses_in_one_sentence(refused, photos, tmp_path):
     random = "--random-weights"
     assert "--data DIR is required: a folder of images" in refused("erf", "test_convnext", random)
-    assert "holds 3 pictures, asked for were 50" in refused(
+    assert "contains 3 images, got count=50" in refused(
         "erf", "test_convnext", "--data", photos, "--protocol", "replknet", random
     )
     assert "unknown ERF protocol 'repl'" in refused(
         "erf", "test_convnext", "--data", photos, "--protocol", "repl", random
     )
     one = ("--images", 1, "--side", 160, random)
+    assert "a figure ends in" in refused(
+        "erf", "test_convnext", "--data", photos, *one, "--out", tmp_path / "fields.txt"
+    )
+    assert not (tmp_path / "fields.txt").exists()
     assert "for tokens" in refused("erf", "test_vit", "--data", photos, *one)
     for path in photos.iterdir():
         path.write_bytes(b"broken")
-    assert "is not an image that can be read" in refused("erf", "test_convnext", "--data", photos, *one)
+    assert "is not an image that can be read" in refused(
+        "erf", "test_convnext", "--data", photos, *one
+    )
 
 
 def test_cost_for_any_picture_size(command):
@@ -148,7 +154,7 @@ def test_report_writes_a_page(command, refused, photos, tmp_path):
     assert "there is no folder" in refused("report", "test_convnext", "--data", tmp_path / "none")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "holds no picture" in refused("report", "test_convnext", "--data", empty)
+    assert "contains no image" in refused("report", "test_convnext", "--data", empty)
 
 
 @pytest.mark.parametrize("name", ["erf", "analyze", "report"])

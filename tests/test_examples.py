@@ -52,7 +52,7 @@ def test_the_receptive_fields_can_be_drawn(tmp_path):
         "test_convnext",
         "--images=1",
         "--side=64",
-        f"--picture={picture}",
+        f"--out={picture}",
     )
     assert picture.read_bytes().startswith(b"\x89PNG")
 

@@ -12,7 +12,7 @@ from benchmarks.conditions import FIGURES
 from benchmarks.gpu import networks, operators
 from benchmarks.gpu.cases import FORWARD
 from benchmarks.gpu.clock import Budget
-from seewide.analysis import pictures
+from seewide.analysis import figures
 from seewide.errors import write_atomically
 
 PAGE = FIGURES.parent / "performance_gpu.md"
@@ -70,11 +70,11 @@ def draw_table_1(ops: Sequence[operators.Row], path: Path) -> Path | None:
     if not panels:
         return None
     names = list(dict.fromkeys(form for forms in panels.values() for form in forms))
-    colour = dict(zip(names, pictures.colours(len(names)), strict=True))
+    colour = dict(zip(names, figures.colors(len(names)), strict=True))
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    with pictures.style():
-        figure, axes = pictures.canvas(rows, columns, 3.4 * columns, 3.0 * rows)
+    with figures.style():
+        figure, axes = figures.canvas(rows, columns, 3.4 * columns, 3.0 * rows)
         for axis, (title, forms) in zip(axes, panels.items(), strict=False):
             for form, points in forms.items():
                 K, ms = np.array(sorted(points)).T
@@ -85,4 +85,4 @@ def draw_table_1(ops: Sequence[operators.Row], path: Path) -> Path | None:
             axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
             axis.set_xticks([], minor=True)
         axes[0].legend(fontsize=7)
-        return pictures.save(figure, path)
+        return figures.save(figure, path)

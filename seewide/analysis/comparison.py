@@ -1,10 +1,10 @@
-"""What networks see, cost and withstand, side by side, as one page.
+"""Cost, speed, receptive fields, shape bias and robustness of several models on one HTML page.
 
-    subjects = [Subject("a", model_a), Subject("b", model_b)]
-    Comparison(subjects, "out", photographs=list_pictures("photos", 16)).write()
+    models = [AnalyzedModel("a", model_a), AnalyzedModel("b", model_b)]
+    Comparison(models, "out", images=list_images("photos", 16)).write()
 
-writes out/index.html, which needs nothing but itself, and beside it every figure as PNG and SVG,
-every table as CSV, and all numbers as numbers.json.
+writes out/index.html, which loads no other file, and beside it each figure as PNG and SVG, each
+table as CSV, and all numbers as numbers.json.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from seewide.analysis.corruptions import corruptions_here
+from seewide.analysis.analyzed_model import AnalyzedModel, Progress, no_progress
+from seewide.analysis.breakdown import break_down_cost, draw_cost_breakdown
+from seewide.analysis.corruptions import available_corruptions
 from seewide.analysis.cost import compare_throughput, training_memory
 from seewide.analysis.erf import (
     THRESHOLDS,
@@ -25,96 +27,103 @@ from seewide.analysis.erf import (
     draw_erf,
     effective_receptive_field,
 )
+from seewide.analysis.figures import draw_bars, draw_curves
 from seewide.analysis.gaussian import draw_profiles, gaussian_shape
-from seewide.analysis.images import stream
-from seewide.analysis.pictures import draw_bars, draw_curves
+from seewide.analysis.images import stream_images
+from seewide.analysis.report import code
+from seewide.analysis.report_folder import ReportFolder
 from seewide.analysis.robustness import corruption_errors, draw_corruptions
-from seewide.analysis.shape_bias import Conflict, draw_shape_bias, measure_shape_bias
-from seewide.analysis.split import draw_split, split_cost
-from seewide.analysis.subject import Progress, Subject
+from seewide.analysis.shape_bias import CueConflict, draw_shape_bias, measure_shape_bias
 from seewide.analysis.theory import theoretical_receptive_field
-from seewide.analysis.workbook import Workbook
 from seewide.errors import InputError
+
+SPEED_BATCH, SPEED_ROUNDS = 4, 7
+STAGE_IMAGES = 4  # for the receptive fields of single stages
+UNTRAINED = "its weights are random"
 
 
 @dataclass
 class Comparison:
-    """The page, section by section.
+    """The sections of the page.
 
     Attributes:
-        subjects: the networks, by different names.
-        folder: where the page goes.
-        photographs: for the receptive fields.
-        field_side: their side in pixels there; the papers' 1024 takes minutes per network.
-        conflicts: cue-conflict pictures; without any, shape bias is left out.
-        labelled: (file, name of the class) for robustness; without any, it is left out.
-        progress: told what is being measured.
+        models: the models, with different names.
+        folder: where the page is written.
+        images: for the effective receptive fields.
+        erf_size: size in pixels that these are resized to; the papers' 1024 takes minutes per
+            model.
+        conflicts: cue-conflict images; without any there is no section on shape bias.
+        labeled: (file, class name) for robustness; without any there is no such section.
+        progress: reports what is being measured.
+
+    Raises:
+        InputError: no models, models with equal names, or no images.
     """
 
-    subjects: Sequence[Subject]
+    models: Sequence[AnalyzedModel]
     folder: str | os.PathLike
-    photographs: Sequence[Path]
-    field_side: int = 512
-    conflicts: Sequence[Conflict] = ()
-    labelled: Sequence[tuple[Path, str]] = ()
-    progress: Progress = lambda what, steps: lambda: None
+    images: Sequence[Path]
+    erf_size: int = 512
+    conflicts: Sequence[CueConflict] = ()
+    labeled: Sequence[tuple[Path, str]] = ()
+    progress: Progress = no_progress
 
     def __post_init__(self):
-        names = [subject.name for subject in self.subjects]
+        names = [model.name for model in self.models]
         if not names or len({*names}) < len(names):
-            raise InputError(f"a comparison takes networks of different names, got {names}")
-        if not self.photographs:
-            raise InputError("a comparison takes photographs for the receptive fields, got none")
-        title = " and ".join(names) if len(names) < 4 else f"{len(names)} networks"
-        lead = "What they see, what they cost, what they withstand."
-        self.book = Workbook(title, lead, self.folder)
+            raise InputError(f"a comparison needs models with different names, got {names}")
+        if not self.images:
+            raise InputError("a comparison needs images for the receptive fields, got none")
+        title = " and ".join(names) if len(names) < 4 else f"{len(names)} models"
+        lead = "Cost, speed, receptive field, shape bias and robustness."
+        self.report = ReportFolder(title, lead, self.folder)
 
     def write(self) -> Path:
         """Measure everything and write the page; returns its path."""
         for section in (
-            self.cost, self.speed, self.receptive_fields, self.stages, self.learning,
+            self.cost, self.speed, self.receptive_fields, self.stages, self.training,
             self.shape_bias, self.robustness,
         ):  # fmt: skip
             section()
-        return self.book.close()
+        return self.report.close()
 
     def cost(self) -> None:
-        """Parameters, multiply-adds, memory; and where they are."""
-        step = self.progress("counting", len(self.subjects))
+        """Parameters, multiply-adds, activations and memory, by stage and kind of layer."""
+        step = self.progress("cost", len(self.models))
         splits, rows = {}, []
-        for s in self.subjects:
-            splits[s.name] = split_cost(s.model, s.shape)
-            total = splits[s.name].total
+        for m in self.models:
+            splits[m.name] = break_down_cost(m.model, m.shape)
+            total = splits[m.name].total
             rows.append((
-                s.name, s.side, total.parameters / 1e6, total.macs / 1e9,
+                m.name, m.image_size, total.parameters / 1e6, total.macs / 1e9,
                 total.distinct_macs / 1e9, total.activations / 1e6,
-                training_memory(s.model, (2, *s.shape[1:])) / 2**20,
+                training_memory(m.model, (2, *m.shape[1:])) / 2**20,
             ))  # fmt: skip
             step()
-        self.book.section(
+        self.report.section(
             "Cost",
-            "For one picture. Multiply-adds are of convolutions and matrix products; distinct "
-            "leaves out those of shared and of zero weights. Training memory is the most that a "
-            "forward and backward pass of two pictures holds at once, gradients included.",
+            "Per image. Multiply-adds of convolutions and matrix products; distinct multiply-adds "
+            "exclude those of shared and of zero weights. Training memory is the peak of a forward "
+            "and backward pass of two images, including gradients.",
         )
-        columns = ("network", "px", "M parameters", "G multiply-adds", "distinct",
-                   "M activations", "MB to train")  # fmt: skip
-        self.book.keep_table("cost", columns, rows)
+        columns = ("model", "px", "M parameters", "G multiply-adds", "distinct",
+                   "M activations", "training memory (MB)")  # fmt: skip
+        self.report.save_table("cost", columns, rows)
         for what, words in (("macs", "Multiply-adds"), ("parameters", "Parameters")):
-            self.book.keep_figure(
+            self.report.save_figure(
                 f"split-{what}",
-                lambda path, what=what: draw_split(splits, path, what),
+                lambda path, what=what: draw_cost_breakdown(splits, path, what),
                 f"{words} by kind of layer.",
             )
-        self.book.keep_table(
+        self.report.save_table(
             "split",
-            ("network", "stage", "kind", "parameters", "multiply-adds", "distinct", "activations"),
+            ("model", "stage", "kind", "parameters", "multiply-adds", "distinct", "activations"),
             [(name, *row) for name, split in splits.items() for row in split.rows()],
             shown=False,
         )
-        self.book.keep_table(
+        self.report.save_table(
             "stages",
-            ("network", "stage", "M parameters", "G multiply-adds", "M activations"),
+            ("model", "stage", "M parameters", "G multiply-adds", "M activations"),
             [
                 (name, stage, part.parameters / 1e6, part.macs / 1e9,
                  part.activations / 1e6)
@@ -123,19 +132,18 @@ class Comparison:
         )  # fmt: skip
 
     def speed(self) -> None:
-        """Pictures per second, in turns in one run."""
-        batch, rounds = 4, 7
-        step = self.progress("timing", 1)
+        """Images per second, all models measured alternately."""
+        batch = SPEED_BATCH
+        step = self.progress("speed", 1)
         calls = {
-            s.name: _forward(s.model.eval(), torch.randn(batch, *s.shape[1:]))
-            for s in self.subjects
+            m.name: _forward(m.model.eval(), torch.randn(batch, *m.shape[1:])) for m in self.models
         }
         with torch.inference_mode():
-            timings = compare_throughput(calls, rounds)
+            timings = compare_throughput(calls, SPEED_ROUNDS)
         step()
-        self.book.section(
+        self.report.section(
             "Speed",
-            f"Inference of {batch} pictures in training form, the networks in turns, "
+            f"Inference of {batch} images with the unfused models, which are timed alternately; "
             f"{torch.get_num_threads()} thread(s).",
         )
         rows = []
@@ -143,122 +151,123 @@ class Comparison:
             low, high = timings.spread(name)
             rows.append((
                 name, batch / timings.median(name), batch / high,
-                batch / low, timings.ratio(name, self.subjects[0].name),
+                batch / low, timings.ratio(name, self.models[0].name),
             ))  # fmt: skip
-        columns = ("network", "pictures/s", "1st quartile", "3rd quartile", "times the first")
-        self.book.keep_table("speed", columns, rows)
+        columns = ("model", "images/s", "1st quartile", "3rd quartile", "speedup over the first")
+        self.report.save_table("speed", columns, rows)
         bars = {name: timings.bar(name) for name in calls}
-        unit = f"milliseconds for {batch} pictures (less is better)"
-        self.book.keep_figure(
+        unit = f"milliseconds for {batch} images (less is better)"
+        self.report.save_figure(
             "speed", lambda path: draw_bars(bars, unit, path), "Medians and quartiles."
         )
 
     def receptive_fields(self) -> None:
-        """Effective and theoretical fields, area ratios, and how Gaussian they are."""
-        protocol = Protocol(len(self.photographs), self.field_side)
-        fields, shapes, ratios, gaussian = {}, {}, [], []
-        for s in self.subjects:
-            step = self.progress(f"receptive field of {s.name}", len(self.photographs))
-            images = stream(self.photographs, self.field_side, s.mean, s.std, step)
-            erf = effective_receptive_field(s.model, images, protocol)
-            fields[s.name] = erf
-            theory = theoretical_receptive_field(s.model, s.shape)
-            shape = shapes[s.name] = gaussian_shape(erf)
+        """Effective and theoretical receptive fields, and how Gaussian the former are."""
+        protocol = Protocol(len(self.images), self.erf_size)
+        erfs, shapes, ratios, gaussian = {}, {}, [], []
+        for m in self.models:
+            step = self.progress(f"receptive field of {m.name}", len(self.images))
+            images = stream_images(self.images, m.resizing(self.erf_size), step)
+            erf = effective_receptive_field(m.model, images, protocol)
+            erfs[m.name] = erf
+            theory = theoretical_receptive_field(m.model, m.shape)
+            shape = shapes[m.name] = gaussian_shape(erf)
             shares = [100 * r for r in erf.area_ratios().values()]
-            ratios.append((s.name, *shares, 100 * erf.area_ratio(0.5, linear=True),
+            ratios.append((m.name, *shares, 100 * erf.area_ratio(0.5, linear=True),
                            str(theory)))  # fmt: skip
-            gaussian.append((s.name, shape.sigma, 100 * shape.gaussianity,
+            gaussian.append((m.name, shape.sigma, 100 * shape.gaussianity,
                              100 * shape.monotonicity))  # fmt: skip
         thresholds = [f"{t:.0%}" for t in THRESHOLDS]
-        self.book.section(
+        self.report.section(
             "Receptive field",
-            f"Which pixels of {protocol.images} photographs, {protocol.side} px a side, raise the "
-            f"centre of the last feature map. The squares hold {', '.join(thresholds)} of the "
-            f"scores log10(contribution + 1); the table says which percentage of the picture each "
-            f"covers, and beside it the square of half the contributions themselves.",
+            f"Contribution of each pixel to the center of the last feature map, averaged over "
+            f"{protocol.images} images of {protocol.side} x {protocol.side} pixels. The squares "
+            f"contain {', '.join(thresholds)} of the scores log10(contribution + 1); the table "
+            f"gives the percentage of the image that each covers, and the same for half of the "
+            f"contributions without the logarithm (linear).",
         )
-        self.book.keep_figure(
-            "erf", lambda path: draw_erf(fields, path), "Effective receptive fields."
+        self.report.save_figure(
+            "erf", lambda path: draw_erf(erfs, path), "Effective receptive fields."
         )
-        columns = ("network", *thresholds, "50% linear", "theoretical field")
-        self.book.keep_table("erf", columns, ratios)
-        if not all(s.trained for s in self.subjects):
-            self.book.text(
-                "Random weights show what the way around the blocks lets through: where layer "
-                "scales begin near zero, the blocks themselves hardly count before training."
+        columns = ("model", *thresholds, "50% linear", "theoretical field")
+        self.report.save_table("erf", columns, ratios)
+        if not all(m.trained for m in self.models):
+            self.report.text(
+                "With random weights the residual connections dominate: where layer scales are "
+                "initialized close to zero, the blocks contribute little before training."
             )
-        self.book.section(
+        self.report.section(
             "Gaussian shape",
-            "The mean contribution over the distance to the centre, against the Gaussian that is "
-            "nearest. Gaussian: percentage of the contribution that lies where the Gaussian has "
-            "it. Falling: percentage of the profile's way, out from the centre, that goes down.",
+            "The mean contribution over the distance from the center, and the Gaussian closest to "
+            "it. Gaussian: percentage of the contribution that the two have in common. "
+            "Monotonicity: percentage of the total variation of the profile that is decrease.",
         )
-        self.book.keep_figure(
-            "profiles", lambda path: draw_profiles(shapes, path), "Profiles of the fields."
+        self.report.save_figure(
+            "profiles", lambda path: draw_profiles(shapes, path), "Radial profiles."
         )
-        self.book.keep_table(
-            "gaussian", ("network", "sigma, px", "Gaussian %", "falling %"), gaussian
+        self.report.save_table(
+            "gaussian", ("model", "sigma (px)", "Gaussian (%)", "monotonicity (%)"), gaussian
         )
 
     def stages(self) -> None:
-        """How the field grows from stage to stage."""
-        rows, few = [], self.photographs[:4]
-        for s in self.subjects:
-            infos = getattr(s.model, "feature_info", None) or ()
+        """Effective receptive fields of the stages."""
+        rows, images = [], self.images[:STAGE_IMAGES]
+        for m in self.models:
+            infos = getattr(m.model, "feature_info", None) or ()
             names = [i["module"] for i in infos if isinstance(i, dict) and "module" in i]
-            step = self.progress(f"stages of {s.name}", len(names))
+            step = self.progress(f"stages of {m.name}", len(names))
             for name in names:
                 erf = effective_receptive_field(
-                    s.model, stream(few, self.field_side, s.mean, s.std), layer=name
+                    m.model, stream_images(images, m.resizing(self.erf_size)), layer=name
                 )
                 sides = [erf.side(share, linear=True) for share in (0.5, 0.99)]
                 sides.append(max(erf.support))
-                rows.append((s.name, name, *(min(side, self.field_side) for side in sides)))
+                rows.append((m.name, name, *(min(side, self.erf_size) for side in sides)))
                 step()
         if not rows:
             return
-        self.book.section(
-            "From stage to stage",
-            f"Side in pixels of the squares with 50% and 99% of the contributions to the centre of "
-            f"each stage's output, and of the box that holds all of it; {len(few)} photographs.",
+        self.report.section(
+            "Receptive field by stage",
+            f"Size in pixels of the squares with 50% and 99% of the contributions to the center of "
+            f"each stage's output, and of the box with all of them; {len(images)} images.",
         )
-        self.book.keep_table("field-by-stage", ("network", "stage", "50%", "99%", "all"), rows)
+        self.report.save_table("field-by-stage", ("model", "stage", "50%", "99%", "all"), rows)
 
-    def learning(self) -> None:
-        """Curves of the networks that are runs."""
-        runs = [s for s in self.subjects if s.metrics]
+    def training(self) -> None:
+        """Training curves of the models that have metrics."""
+        runs = [m for m in self.models if m.metrics]
         if runs:
-            self.book.section("Training")
-        for s in runs:
-            self.book.keep_figure(
-                f"curves-{s.name}",
-                lambda path, s=s: draw_curves(s.metrics, path),
-                f"Loss and accuracy of {s.name} over the epochs.",
+            self.report.section("Training")
+        for m in runs:
+            self.report.save_figure(
+                f"curves-{m.name}",
+                lambda path, m=m: draw_curves(m.metrics, path),
+                f"Loss and accuracy of {m.name} over the epochs.",
             )
 
     def shape_bias(self) -> None:
-        """By shape or by texture."""
+        """Shape bias on cue-conflict images."""
         if not self.conflicts:
             return
-        self.book.section(
+        self.report.section(
             "Shape bias",
-            "Pictures with the shape of one class and the texture of another (Geirhos et al., "
-            "2019): decisions for the shape, of those for either. Lines: totals, with 95% "
-            "intervals; dotted: published networks and humans.",
+            "Images with the shape of one class and the texture of another (Geirhos et al., "
+            "2019): the share of shape decisions among decisions for shape or texture. Lines: "
+            "totals, with 95% intervals; dotted: published networks and humans.",
         )
         results = {}
-        for s in self.subjects:
-            if not s.trained or s.classes() not in (16, 1000):
-                why = "it decides neither among 1000 nor among the 16 classes"
-                self.book.text(f"`{s.name}`: not measured, {why if s.trained else _UNTRAINED}.")
+        for m in self.models:
+            if not m.trained or m.num_classes() not in (16, 1000):
+                reason = "its classes are neither ImageNet's 1000 nor the 16"
+                self._not_measured(m, reason)
                 continue
-            step = self.progress(f"shape bias of {s.name}", len(self.conflicts))
-            results[s.name] = measure_shape_bias(
-                s.model.eval(), self.conflicts, s.prepare, progress=step
+            step = self.progress(f"shape bias of {m.name}", len(self.conflicts))
+            results[m.name] = measure_shape_bias(
+                m.model.eval(), self.conflicts, m.prepare, progress=step
             )
-            self.book.text(f"`{s.name}`: {results[s.name]}.")
+            self.report.text(f"{code(m.name)}: {results[m.name]}.")
         if results:
-            self.book.keep_figure(
+            self.report.save_figure(
                 "shape-bias", lambda path: draw_shape_bias(results, path), "Shape bias by class."
             )
             rows = [
@@ -266,48 +275,48 @@ class Comparison:
                 for name, result in results.items()
                 for c, sh, te, no, *shares in result.rows()
             ]
-            columns = ("network", "class", "shape", "texture", "neither", "bias %", "low", "high")
-            self.book.keep_table("shape-bias", columns, rows)
+            columns = ("model", "class", "shape", "texture", "neither", "bias (%)", "low", "high")
+            self.report.save_table("shape-bias", columns, rows)
 
     def robustness(self) -> None:
-        """ImageNet-C's corruptions of the labelled pictures."""
-        if not self.labelled:
+        """Errors under ImageNet-C's corruptions."""
+        if not self.labeled:
             return
-        self.book.section(
+        self.report.section(
             "Robustness",
-            f"Percentage wrong of {len(self.labelled)} pictures under ImageNet-C's corruptions, "
-            f"without (0) and at severities 1 to 5. mCE sets the errors over AlexNet's on "
-            f"ImageNet, so across other classes only its order means something.",
+            f"Error (%) on {len(self.labeled)} images with ImageNet-C's corruptions at severities "
+            f"1 to 5, and without corruption (0). mCE is relative to AlexNet's errors on ImageNet; "
+            f"for other classes it only ranks the models.",
         )
-        corruptions, reason = corruptions_here()
+        corruptions, reason = available_corruptions()
         results, rows = {}, []
-        for s in self.subjects:
-            places = {name: i for i, name in enumerate(s.class_names)}
-            if not s.trained or any(label not in places for _, label in self.labelled):
-                why = "its classes are not those of the pictures" if s.trained else _UNTRAINED
-                self.book.text(f"`{s.name}`: not measured, {why}.")
+        for m in self.models:
+            indices = {name: i for i, name in enumerate(m.class_names)}
+            if not m.trained or any(label not in indices for _, label in self.labeled):
+                self._not_measured(m, "its classes are not those of the images")
                 continue
-            pictures = [(path, places[label]) for path, label in self.labelled]
-            steps = (1 + 5 * len(corruptions)) * len(pictures)
-            results[s.name] = corruption_errors(
-                s.model.eval(), pictures, s.crop, s.normalize, corruptions,
-                progress=self.progress(f"corruptions, {s.name}", steps),
+            images = [(path, indices[label]) for path, label in self.labeled]
+            steps = (1 + 5 * len(corruptions)) * len(images)
+            results[m.name] = corruption_errors(
+                m.model.eval(), images, m.crop, m.normalize, corruptions,
+                progress=self.progress(f"corruptions, {m.name}", steps),
             )  # fmt: skip
-            rows += [(s.name, name, *values)
-                     for name, *values in results[s.name].rows()]  # fmt: skip
-            self.book.text(f"`{s.name}`: {results[s.name]}.")
+            rows += [(m.name, name, *values)
+                     for name, *values in results[m.name].rows()]  # fmt: skip
+            self.report.text(f"{code(m.name)}: {results[m.name]}.")
         if results and reason:
-            self.book.text(f"Without frost: {reason}.")
+            self.report.text(f"Without frost: {reason}.")
         if results:
-            self.book.keep_figure(
+            self.report.save_figure(
                 "corruptions", lambda path: draw_corruptions(results, path), "Error over severity."
             )
-            self.book.keep_table(
-                "corruptions", ("network", "corruption", *"12345", "mean", "CE"), rows
+            self.report.save_table(
+                "corruptions", ("model", "corruption", *"12345", "mean", "CE"), rows
             )
 
-
-_UNTRAINED = "its weights are random"
+    def _not_measured(self, model: AnalyzedModel, reason: str) -> None:
+        reason = reason if model.trained else UNTRAINED
+        self.report.text(f"{code(model.name)}: not measured, {reason}.")
 
 
 def _forward(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:

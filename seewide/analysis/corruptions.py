@@ -1,19 +1,19 @@
-"""ImageNet-C's fifteen corruptions at five strengths, for pictures that are not in ImageNet-C.
+"""ImageNet-C's fifteen corruptions at five severities, for any image.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations" (arXiv 1903.12261); the strengths and the order of steps are facts of the authors'
-code (github.com/hendrycks/robustness), from which the published pictures were made. The libraries
-around it, `imagenet_c` and `imagecorruptions`, no longer run with NumPy 2 or scikit-image 0.20.
+Perturbations" (arXiv 1903.12261). The strengths and the order of steps are those of the authors'
+code (github.com/hendrycks/robustness), with which the published images were made. The libraries
+with this code, `imagenet_c` and `imagecorruptions`, do not run with NumPy 2 or scikit-image 0.20.
 
-What differs from the published pictures:
+Differences to the published images:
 
-* They were stored as JPEG of quality 85 after the corruption; these are not.
-* Motion blur, also that of snow, was ImageMagick's; here it is its definition: the mean over a line
-  of pixels behind each pixel, weighed by half a Gaussian, the border continued.
-* Sizes are free. Where the authors wrote 224 (and 244 in the elastic transform), here is the side.
-* Frost is a blend with photographs of frost, which are not ours to ship: `frost_folder` says.
+* They were stored as JPEG of quality 85 after the corruption; here there is no such step.
+* Their motion blur, also in snow, is ImageMagick's. Here it is computed by its definition: a mean
+  over a line of pixels behind each pixel, weighted by half a Gaussian, with a replicated border.
+* Any size is possible. The authors' constants 224 (244 in the elastic transform) are the size here.
+* Frost is blended with photographs of frost, which are not part of this package (`frost_folder`).
 
-As in the authors' code, results are cut, not rounded, to whole numbers.
+As in the authors' code, results are truncated, not rounded, to integers.
 """
 
 from __future__ import annotations
@@ -28,55 +28,55 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seewide.analysis.images import list_pictures, open_picture
+from seewide.analysis.images import list_images, load_image
 from seewide.errors import InputError, require, unknown
 
 Random = np.random.Generator
-Picture = np.ndarray  # (H, W, 3) float64, 0 to 1
+ImageArray = np.ndarray  # (H, W, 3) float64, 0 to 1
 
 
-def corrupt(picture: Image.Image, name: str, severity: int, rng: Random) -> Image.Image:
-    """A corrupted copy of an RGB picture, of the same size.
+def corrupt(image: Image.Image, name: str, severity: int, rng: Random) -> Image.Image:
+    """A corrupted copy of an RGB image, of the same size.
 
     Args:
-        picture: at least 32 pixels a side; ImageNet-C's were cut to 224 x 224 first.
+        image: at least 32 x 32 pixels; those of ImageNet-C were cropped to 224 x 224 first.
         name: one of CORRUPTIONS.
         severity: 1 to 5.
-        rng: what chance decides.
+        rng: random generator.
 
     Raises:
-        InputError: an unknown corruption or severity, or a picture that is too small.
+        InputError: an unknown corruption or severity, or an image that is too small.
     """
     if name not in CORRUPTIONS:
         raise unknown("corruption", name, CORRUPTIONS)
     if severity not in range(1, 6):
-        raise InputError(f"severity is 1, 2, 3, 4 or 5, got {severity}")
-    if min(picture.size) < 32:
-        raise InputError(f"corruptions need 32 pixels a side, got {picture.size}")
+        raise InputError(f"severity must be 1, 2, 3, 4 or 5, got {severity}")
+    if min(image.size) < 32:
+        raise InputError(f"corruptions need at least 32 x 32 pixels, got {image.size}")
     function, strengths = CORRUPTIONS[name]
-    x = np.asarray(picture.convert("RGB"), dtype=float) / 255
+    x = np.asarray(image.convert("RGB"), dtype=float) / 255
     y = function(x, strengths[severity - 1], rng)
-    # 1e-9: a value that was whole before the division by 255 stays that value.
+    # 1e-9: an integer that was divided by 255 must not be truncated to the one below.
     return Image.fromarray((np.clip(y, 0, 1) * 255 + 1e-9).astype(np.uint8))
 
 
-def gaussian_noise(x: Picture, deviation: float, rng: Random) -> Picture:
+def gaussian_noise(x: ImageArray, deviation: float, rng: Random) -> ImageArray:
     return x + rng.normal(size=x.shape, scale=deviation)
 
 
-def shot_noise(x: Picture, photons: float, rng: Random) -> Picture:
-    """Poisson, of a sensor that counts so many photons for white."""
+def shot_noise(x: ImageArray, photons: float, rng: Random) -> ImageArray:
+    """Poisson noise of a sensor that counts `photons` for white."""
     return rng.poisson(x * photons) / photons
 
 
-def impulse_noise(x: Picture, share: float, rng: Random) -> Picture:
-    """This share of the values becomes 0 or 1, each as often."""
+def impulse_noise(x: ImageArray, share: float, rng: Random) -> ImageArray:
+    """Set a share of the values to 0 or 1 with equal probability."""
     hit = rng.random(x.shape) <= share
     return np.where(hit, rng.random(x.shape) <= 0.5, x)
 
 
-def defocus_blur(x: Picture, strength: tuple[int, float], rng: Random) -> Picture:
-    """A disc, softened by a small Gaussian against steps at its edge."""
+def defocus_blur(x: ImageArray, strength: tuple[int, float], rng: Random) -> ImageArray:
+    """Blur with a disc that is smoothed by a small Gaussian (anti-aliasing)."""
     radius, softness = strength
     reach = max(radius, 8)
     line = np.arange(-reach, reach + 1)
@@ -89,46 +89,46 @@ def defocus_blur(x: Picture, strength: tuple[int, float], rng: Random) -> Pictur
     return _ndimage().correlate(x, kernel[..., None], mode="mirror")
 
 
-def glass_blur(x: Picture, strength: tuple[float, int, int], rng: Random) -> Picture:
-    """Blur, let pixels take the place of neighbours, blur again.
+def glass_blur(x: ImageArray, strength: tuple[float, int, int], rng: Random) -> ImageArray:
+    """Blur, replace pixels by random neighbors, blur again.
 
-    The authors' line means to swap two pixels; as NumPy's views work, it copies the neighbour.
+    The authors' code intends to swap two pixels, but with NumPy's views it copies the neighbor.
     """
     sigma, reach, rounds = strength
     H, W = x.shape[:2]
     rows, columns = np.arange(H - reach, reach, -1), np.arange(W - reach, reach, -1)
-    here = (rows[:, None] * W + columns).ravel().tolist()
+    positions = (rows[:, None] * W + columns).ravel().tolist()
     source = list(range(H * W))
     for _ in range(rounds):
-        dx, dy = np.moveaxis(rng.integers(-reach, reach, (len(here), 2)), 1, 0)
-        for place, step in zip(here, (dy * W + dx).tolist(), strict=True):  # each sees the last
-            source[place] = source[place + step]
+        dx, dy = np.moveaxis(rng.integers(-reach, reach, (len(positions), 2)), 1, 0)
+        for position, step in zip(positions, (dy * W + dx).tolist(), strict=True):  # sequential
+            source[position] = source[position + step]
     coarse = np.floor(_blur(x, sigma) * 255 + 1e-9) / 255
     return _blur(coarse.reshape(-1, 3)[source].reshape(x.shape), sigma)
 
 
-def motion_blur(x: Picture, strength: tuple[int, float], rng: Random) -> Picture:
+def motion_blur(x: ImageArray, strength: tuple[int, float], rng: Random) -> ImageArray:
     return _along_a_line(x, *strength, rng.uniform(-45, 45))
 
 
-def zoom_blur(x: Picture, zooms: np.ndarray, rng: Random) -> Picture:
+def zoom_blur(x: ImageArray, zooms: np.ndarray, rng: Random) -> ImageArray:
     return (x + sum(_zoomed(x, zoom) for zoom in zooms)) / (len(zooms) + 1)
 
 
-def snow(x: Picture, strength: tuple[float, ...], rng: Random) -> Picture:
-    """Flakes: enlarged, thresholded, moving noise; and the picture whitened."""
-    mean, deviation, zoom, threshold, radius, sigma, kept = strength
+def snow(x: ImageArray, strength: tuple[float, ...], rng: Random) -> ImageArray:
+    """Add enlarged, thresholded, motion-blurred noise, and whiten the image."""
+    mean, deviation, zoom, threshold, radius, sigma, weight = strength
     flakes = _zoomed(rng.normal(mean, deviation, x.shape[:2])[..., None], zoom)
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
     flakes = _along_a_line(np.floor(flakes * 255) / 255, radius, sigma, rng.uniform(-135, -45))
     flakes = np.round(flakes * 255) / 255
     grey = (x @ [0.299, 0.587, 0.114])[..., None]
-    white = kept * x + (1 - kept) * np.maximum(x, 1.5 * grey + 0.5)
+    white = weight * x + (1 - weight) * np.maximum(x, 1.5 * grey + 0.5)
     return white + flakes + np.rot90(flakes, 2)[: x.shape[0], : x.shape[1]]
 
 
-def frost(x: Picture, strength: tuple[float, float], rng: Random) -> Picture:
-    kept, added = strength
+def frost(x: ImageArray, strength: tuple[float, float], rng: Random) -> ImageArray:
+    weight, frost_weight = strength
     plates = _frost_plates(str(frost_folder()))
     H, W = x.shape[:2]
     plate = plates[rng.integers(len(plates))]
@@ -138,11 +138,11 @@ def frost(x: Picture, strength: tuple[float, float], rng: Random) -> Picture:
         plate = plate.resize(size, Image.Resampling.BICUBIC)
     top, left = rng.integers(plate.height - H), rng.integers(plate.width - W)
     cut = plate.crop((left, top, left + W, top + H))
-    return kept * x + added * np.asarray(cut, dtype=float) / 255
+    return weight * x + frost_weight * np.asarray(cut, dtype=float) / 255
 
 
-def fog(x: Picture, strength: tuple[float, float], rng: Random) -> Picture:
-    """A cloud (midpoint displacement) on top, scaled so that the brightest stays the brightest."""
+def fog(x: ImageArray, strength: tuple[float, float], rng: Random) -> ImageArray:
+    """Add a fractal cloud, and rescale so that the maximum stays the same."""
     amount, decay = strength
     H, W = x.shape[:2]
     side = 1 << (max(H, W) - 1).bit_length()
@@ -151,8 +151,8 @@ def fog(x: Picture, strength: tuple[float, float], rng: Random) -> Picture:
     return (x + amount * cloud) * brightest / (brightest + amount)
 
 
-def brightness(x: Picture, amount: float, rng: Random) -> Picture:
-    """Added to V of HSV."""
+def brightness(x: ImageArray, amount: float, rng: Random) -> ImageArray:
+    """Add to the value channel of HSV."""
     from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
     hsv = rgb_to_hsv(x)
@@ -160,25 +160,29 @@ def brightness(x: Picture, amount: float, rng: Random) -> Picture:
     return hsv_to_rgb(hsv)
 
 
-def contrast(x: Picture, factor: float, rng: Random) -> Picture:
-    """Distances to each channel's mean shrink."""
+def contrast(x: ImageArray, factor: float, rng: Random) -> ImageArray:
+    """Scale the differences from the mean of each channel."""
     mean = x.mean((0, 1))
     return mean + factor * (x - mean)
 
 
-def elastic_transform(x: Picture, strength: tuple[float, float, float], rng: Random) -> Picture:
-    """A random affine map, then smooth displacements; the border is mirrored."""
+def elastic_transform(
+    x: ImageArray, strength: tuple[float, float, float], rng: Random
+) -> ImageArray:
+    """A random affine map and then smooth displacements, with a mirrored border."""
     ndimage = _ndimage()
     H, W = x.shape[:2]
     alpha, sigma, shift = (value * min(H, W) * 244 / 224 for value in strength)
-    # Three corners of a square a third of the side away from the centre are moved.
+    # Three corners of a square, a third of the size away from the center, are moved.
     third = min(H, W) // 3
     corners = np.array([(W // 2, H // 2)]) + third * np.array([(1, 1), (1, -1), (-1, -1)])
     moved = corners + rng.uniform(-shift, shift, (3, 2))
-    back = np.linalg.solve(np.c_[moved, np.ones(3)], corners)  # (x, y, 1) @ back: where from
+    back = np.linalg.solve(
+        np.c_[moved, np.ones(3)], corners
+    )  # (x, y, 1) @ back is the source position
     y_HW, x_HW = np.indices((H, W)).astype(float)
-    places = np.stack([x_HW, y_HW, np.ones((H, W))], axis=-1) @ back
-    x = _sampled(x, places[..., 1], places[..., 0], "mirror")
+    source = np.stack([x_HW, y_HW, np.ones((H, W))], axis=-1) @ back
+    x = _sampled(x, source[..., 1], source[..., 0], "mirror")
 
     def displacement() -> np.ndarray:
         noise = rng.uniform(-1, 1, (H, W))
@@ -188,22 +192,22 @@ def elastic_transform(x: Picture, strength: tuple[float, float, float], rng: Ran
     return _sampled(x, y_HW + dy, x_HW + dx, "reflect")
 
 
-def pixelate(x: Picture, scale: float, rng: Random) -> Picture:
-    picture = Image.fromarray(np.round(x * 255).astype(np.uint8))
-    small = [int(side * scale) for side in picture.size]
+def pixelate(x: ImageArray, scale: float, rng: Random) -> ImageArray:
+    image = Image.fromarray(np.round(x * 255).astype(np.uint8))
+    small = [int(side * scale) for side in image.size]
     box = Image.Resampling.BOX
-    return np.asarray(picture.resize(small, box).resize(picture.size, box), dtype=float) / 255
+    return np.asarray(image.resize(small, box).resize(image.size, box), dtype=float) / 255
 
 
-def jpeg_compression(x: Picture, quality: int, rng: Random) -> Picture:
+def jpeg_compression(x: ImageArray, quality: int, rng: Random) -> ImageArray:
     file = io.BytesIO()
     Image.fromarray(np.round(x * 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file), dtype=float) / 255
 
 
-# name -> (function, strengths at severity 1 to 5). The elastic transform's are in sides of the
-# picture: alpha, sigma and shift of 488, 171 and 24 pixels at a side of 244, and so on.
-CORRUPTIONS: dict[str, tuple[Callable[..., Picture], tuple]] = {
+# name -> (function, strengths at severity 1 to 5). Those of the elastic transform (alpha, sigma,
+# shift) are relative to the size of the image: 488, 171 and 24 pixels at a size of 244, and so on.
+CORRUPTIONS: dict[str, tuple[Callable[..., ImageArray], tuple]] = {
     "gaussian_noise": (gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),
     "shot_noise": (shot_noise, (60, 25, 12, 5, 3)),
     "impulse_noise": (impulse_noise, (0.03, 0.06, 0.09, 0.17, 0.27)),
@@ -240,8 +244,8 @@ CORRUPTIONS: dict[str, tuple[Callable[..., Picture], tuple]] = {
 }
 
 
-def corruptions_here() -> tuple[list[str], str]:
-    """Names of those that can be made on this machine, and why frost cannot, or "" if it can."""
+def available_corruptions() -> tuple[list[str], str]:
+    """Names of the corruptions that this machine can compute, and why frost is missing, or ""."""
     try:
         frost_folder()
     except InputError as error:
@@ -250,40 +254,40 @@ def corruptions_here() -> tuple[list[str], str]:
 
 
 def frost_folder() -> Path:
-    """Where photographs of frost are: $SEEWIDE_FROST, or in an installed `imagecorruptions`.
+    """The folder of photographs of frost: $SEEWIDE_FROST, or that of package `imagecorruptions`.
 
-    The first five are used, as by the authors' code.
+    The first five are used, as in the authors' code.
 
     Raises:
-        InputError: neither is there.
+        InputError: neither exists.
     """
-    named = os.environ.get("SEEWIDE_FROST")
+    folder = os.environ.get("SEEWIDE_FROST")
     package = importlib.util.find_spec("imagecorruptions")
-    if named:
-        return Path(named)
+    if folder:
+        return Path(folder)
     if package is not None and package.submodule_search_locations:
         return Path(package.submodule_search_locations[0]) / "frost"
     raise InputError(
-        "frost needs photographs of frost: `pip install --no-deps imagecorruptions` brings the "
-        "authors', or SEEWIDE_FROST names a folder of others"
+        "frost needs photographs of frost: run `pip install --no-deps imagecorruptions` for the "
+        "authors', or set SEEWIDE_FROST to a folder of others"
     )
 
 
 @cache
 def _frost_plates(folder: str) -> list[Image.Image]:
-    return [open_picture(path) for path in list_pictures(folder)[:5]]
+    return [load_image(path) for path in list_images(folder)[:5]]
 
 
 def _ndimage():
     return require("scipy.ndimage", extra="robustness")
 
 
-def _blur(x: Picture, sigma: float) -> Picture:
+def _blur(x: ImageArray, sigma: float) -> ImageArray:
     return _ndimage().gaussian_filter(x, (sigma, sigma, 0), mode="nearest", truncate=4)
 
 
 def _along_a_line(x: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
-    """Means over 2 radius + 1 pixels behind each; `angle` in degrees from the horizontal."""
+    """Weighted mean of the 2 radius + 1 pixels behind each; `angle` in degrees from horizontal."""
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
     dy, dx = (
@@ -302,19 +306,19 @@ def _along_a_line(x: np.ndarray, radius: int, sigma: float, angle: float) -> np.
 
 
 def _zoomed(x: np.ndarray, zoom: float) -> np.ndarray:
-    """The middle of (H, W, C), enlarged to the size of the whole."""
+    """The center of (H, W, C), enlarged to (H, W, C)."""
     crop = [int(np.ceil(side / zoom)) for side in x.shape[:2]]
     top, left = ((side - part) // 2 for side, part in zip(x.shape, crop, strict=False))
-    middle = x[top : top + crop[0], left : left + crop[1]]
-    large = _ndimage().zoom(middle, (zoom, zoom, 1), order=1)
+    center = x[top : top + crop[0], left : left + crop[1]]
+    large = _ndimage().zoom(center, (zoom, zoom, 1), order=1)
     top, left = ((a - b) // 2 for a, b in zip(large.shape[:2], x.shape, strict=False))
     large = large[max(top, 0) :, max(left, 0) :][: x.shape[0], : x.shape[1]]
-    missing = [(0, side - have) for side, have in zip(x.shape[:2], large.shape, strict=False)]
+    missing = [(0, side - size) for side, size in zip(x.shape[:2], large.shape, strict=False)]
     return np.pad(large, [*missing, (0, 0)], mode="edge")
 
 
-def _sampled(x: Picture, rows: np.ndarray, columns: np.ndarray, border: str) -> Picture:
-    """Bilinear, each channel by itself."""
+def _sampled(x: ImageArray, rows: np.ndarray, columns: np.ndarray, border: str) -> ImageArray:
+    """Bilinear interpolation of each channel at the given positions."""
     channels = [
         _ndimage().map_coordinates(x[..., c], [rows, columns], order=1, mode=border)
         for c in range(3)
@@ -325,8 +329,9 @@ def _sampled(x: Picture, rows: np.ndarray, columns: np.ndarray, border: str) -> 
 def _cloud(side: int, decay: float, rng: Random) -> np.ndarray:
     """(side, side), 0 to 1: the diamond-square algorithm on a torus; `side` is a power of two.
 
-    Squares get their middle, diamonds theirs, and so on at half the distance; each is the mean of
-    its four corners and a displacement of up to the square of an amplitude that starts at 100.
+    The centers of squares and then of diamonds are set to the mean of their four corners plus a
+    random displacement of up to the squared amplitude, at half the distance in each step. The
+    amplitude starts at 100.
     """
     z = np.zeros((side, side))
     step, amplitude = side, 100.0

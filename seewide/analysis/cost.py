@@ -1,7 +1,7 @@
-"""What a network costs: parameters, multiply-adds, memory, and time against its rivals.
+"""Cost of a model: parameters, multiply-adds, memory, and relative speed.
 
 Counts run on the meta device, where operators compute no values: `unireplknet_xl` at 1024 x 1024
-takes a second and no memory. Times are only ever compared within one run.
+takes a second and no memory. Times are only compared within one run.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from seewide.analysis._modes import OnMeta
+from seewide.analysis._inspection import MetaModel
 from seewide.errors import InputError
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Trainable and fixed parameters, and multiply-adds of one forward pass."""
+    """Cost of one forward pass.
+
+    Attributes:
+        parameters: number of parameters, whether trainable or not.
+        macs: number of multiply-adds.
+    """
 
     parameters: int
     macs: int
@@ -36,10 +41,12 @@ class Cost:
 def count_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> Cost:
     """Parameters and multiply-adds of `model` in evaluation mode for one input of `shape`.
 
-    A multiply-add of a convolution, linear layer, matrix product or attention counts once, taps on
-    the padding included, as in the papers' "FLOPs"; norms, activations and pooling count nothing.
+    Multiply-adds of convolutions, linear layers, matrix products and attention, including those of
+    zero padding, as in the papers' "FLOPs"; norms, activations and pooling are not counted. The
+    executed operators are counted (with `torch.utils.flop_counter`), not the modules, so functional
+    convolutions and operators of seewide are included.
     """
-    meta = OnMeta(model)
+    meta = MetaModel(model)
     with FlopCounterMode(display=False) as counter:
         meta.call(meta.input(shape))
     macs = counter.get_total_flops() // 2  # torch counts the multiplication and the addition
@@ -47,11 +54,13 @@ def count_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> Cos
 
 
 def peak_memory(call: Callable[[], object], cuda: bool | None = None) -> int:
-    """Bytes that `call` holds at most, at once, beyond what was there before.
+    """Peak memory in bytes that is allocated during `call`.
 
-    With `cuda`, by default where it is in use, the allocator's figure. Otherwise the sum of the
-    tensors alive, which leaves out the scratch memory inside an operator, and works on the meta
-    device too.
+    Args:
+        call: what is measured.
+        cuda: use the statistics of the CUDA allocator; default: if CUDA is initialized. Otherwise
+            the sizes of all live tensors are added up, on any device including meta; temporary
+            memory inside an operator is not seen then.
     """
     if torch.cuda.is_initialized() if cuda is None else cuda:
         torch.cuda.synchronize()
@@ -66,21 +75,24 @@ def peak_memory(call: Callable[[], object], cuda: bool | None = None) -> int:
 
 
 def training_memory(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> int:
-    """Bytes that one forward and backward pass of a batch of `shape` holds at most, at once.
+    """Peak memory in bytes of a forward and backward pass of a batch of `shape`.
 
-    Activations, gradients of the parameters and intermediate results, beside the parameters; an
-    optimizer adds its own state (AdamW: twice the parameters). Counted on the meta device with the
-    tensors that the operators say they make, so scratch memory inside an operator is left out.
+    Activations, gradients and intermediate results, without the parameters and the optimizer state
+    (AdamW: twice the parameters). Counted on the meta device by the outputs of the operators, so
+    temporary memory inside an operator is not included.
+
+    Raises:
+        InputError: no parameter requires a gradient.
     """
-    meta = OnMeta(model)
+    meta = MetaModel(model)
     x = meta.input(shape)
-    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     state = {
-        name: tensor.requires_grad_(name.removeprefix("model.") in wanted)
+        name: tensor.requires_grad_(name.removeprefix("model.") in trainable)
         for name, tensor in meta.state.items()
     }
-    if not wanted:
-        raise InputError(f"no parameter of {type(model).__name__} is trained")
+    if not trainable:
+        raise InputError(f"no parameter of {type(model).__name__} requires a gradient")
 
     def step() -> None:
         y = torch.func.functional_call(meta, state, (x,))
@@ -97,20 +109,20 @@ def training_memory(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Sum of the bytes of all storages that operators made and that are still referred to."""
+    """Total size of the live storages that were allocated by operators."""
 
     def __init__(self):
         super().__init__()
         self.bytes = self.peak = 0
-        self.known = weakref.WeakSet()
+        self.counted = weakref.WeakSet()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = {id(t.untyped_storage()) for t in _tensors((args, kwargs))}
+        inputs = {id(t.untyped_storage()) for t in _tensors((args, kwargs))}
         outputs = func(*args, **(kwargs or {}))
         for tensor in _tensors(outputs):
             storage = tensor.untyped_storage()
-            if storage not in self.known and id(storage) not in given:  # no view, not in place
-                self.known.add(storage)
+            if storage not in self.counted and id(storage) not in inputs:  # no view, not in-place
+                self.counted.add(storage)
                 size = storage.nbytes()
                 self.bytes += size
                 weakref.finalize(storage, self._freed, size)
@@ -127,34 +139,39 @@ def _tensors(tree: object) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds per call: `rounds[label][i]` is the figure of round i, the same i for all labels."""
+    """Measured times.
+
+    Attributes:
+        rounds: label -> seconds per call in each round; all labels have the same rounds.
+    """
 
     rounds: dict[str, list[float]]
 
     def median(self, label: str) -> float:
+        """Median of the rounds, in seconds."""
         return statistics.median(self.rounds[label])
 
     def spread(self, label: str) -> tuple[float, float]:
-        """First and third quartile: half of the rounds lie between."""
+        """First and third quartile of the rounds, in seconds."""
         low, _, high = statistics.quantiles(self.rounds[label], n=4, method="inclusive")
         return low, high
 
     def bar(self, label: str) -> tuple[float, float, float]:
-        """Median and quartiles in milliseconds, for `pictures.draw_bars`."""
+        """Median and quartiles in milliseconds, for `figures.draw_bars`."""
         low, high = self.spread(label)
         return 1e3 * self.median(label), 1e3 * low, 1e3 * high
 
     def ratio(self, label: str, base: str) -> float:
-        """How many times as fast `label` is as `base`: the median of the ratios per round.
+        """Speedup of `label` over `base`: the median of the ratios of each round.
 
-        Both figures of a ratio are neighbours in time, so a machine that slows down for a while
-        slows both; the ratio of two medians would not see to that.
+        Both times of a ratio were measured one after the other, so a temporary slowdown of the
+        machine affects both, unlike in a ratio of two medians.
         """
         pairs = zip(self.rounds[base], self.rounds[label], strict=True)
         return statistics.median(slow / fast for slow, fast in pairs)
 
     def rows(self, base: str | None = None) -> list[tuple[str, str, str, str]]:
-        """(label, median, quartiles, times as fast as `base`) in words; `base`: the first."""
+        """(label, median, quartiles, speedup over `base`) as text; default `base`: the first."""
         base = base or next(iter(self.rounds))
         rows = []
         for label in self.rounds:
@@ -167,27 +184,30 @@ class Timings:
 
 
 def compare_throughput(
-    calls: Mapping[str, Callable[[], object]], rounds: int = 15, least_seconds: float = 0.02
+    calls: Mapping[str, Callable[[], object]], rounds: int = 15, min_seconds: float = 0.02
 ) -> Timings:
-    """Time several callables in turns, in one run.
+    """Time several callables alternately.
 
     Args:
         calls: label -> what to time, such as `lambda: model(x)`.
-        rounds: every round times every callable once, beginning with another one each time.
-        least_seconds: a measurement repeats its callable until it lasts about this long.
+        rounds: each round times every callable once, starting with a different one.
+        min_seconds: a measurement repeats its callable to last about this long.
+
+    Raises:
+        InputError: no callables or fewer than two rounds.
     """
     if not calls or rounds < 2:
         raise InputError(
-            f"timing takes something to time and 2 rounds, got {rounds=}, {len(calls)=}"
+            f"timing needs at least 1 callable and 2 rounds, got {rounds=}, {len(calls)=}"
         )
     repeats = {}
     for label, call in calls.items():
-        _time(call, 1)  # the first call allocates, compiles and chooses
-        repeats[label] = max(1, round(least_seconds / _time(call, 1)))
+        _time(call, 1)  # warm-up: allocation, compilation and choice of kernels
+        repeats[label] = max(1, round(min_seconds / _time(call, 1)))
     seconds: dict[str, list[float]] = {label: [] for label in calls}
     labels = list(calls)
-    for turn in range(rounds):
-        first = turn % len(labels)
+    for index in range(rounds):
+        first = index % len(labels)
         for label in labels[first:] + labels[:first]:
             seconds[label].append(_time(calls[label], repeats[label]))
     return Timings(seconds)
@@ -195,15 +215,15 @@ def compare_throughput(
 
 def _time(call: Callable[[], object], repeats: int) -> float:
     """Seconds per call."""
-    _finish()
+    _synchronize()
     started = time.perf_counter()
     for _ in range(repeats):
         call()
-    _finish()
+    _synchronize()
     return (time.perf_counter() - started) / repeats
 
 
-def _finish() -> None:
-    """Wait for the accelerator, where there is one."""
+def _synchronize() -> None:
+    """Wait for the accelerator, if there is one."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()

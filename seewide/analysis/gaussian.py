@@ -1,21 +1,21 @@
-"""How Gaussian is a receptive field? UniConvNet's claim (arXiv 2508.09000, section 3) as numbers.
+"""How close a receptive field is to a Gaussian (UniConvNet, arXiv 2508.09000, section 3).
 
-Luo et al. (arXiv 1701.04128) showed that the field of a deep stack of small kernels tends to a
-Gaussian; UniConvNet keeps that shape ("asymptotically Gaussian") while the field grows. The paper
-judges by eye. Here, with P the contributions of an `ERF`, scaled to a sum of 1:
+Luo et al. (arXiv 1701.04128) showed that the receptive field of a deep stack of small kernels tends
+to a Gaussian. UniConvNet claims an "asymptotically Gaussian" field of a larger size, and shows it
+in figures only. The measures here, with P the contributions of an `ERF` scaled to a sum of 1:
 
-* centre: that of mass. The feature at h // 2 of an even map lies half a stride from the middle of
-  the image;
-* radial profile: p(r), the mean of P over the pixels whose distance to the centre rounds to r;
-* best Gaussian: G(sigma), the isotropic Gaussian around the centre on the same pixels, scaled to a
-  sum of 1, of the sigma that makes the residual least;
-* residual: half the sum of |P - G|, the share of the contribution that lies elsewhere than in the
-  Gaussian: 0 for a Gaussian, 1 for fields without overlap. `gaussianity` is 1 minus that;
-* monotonicity: of all that the profile falls and rises on its way out, the share that it falls:
-  1 if no ring counts more than the ring inside it.
+* center: the center of mass, since the feature at h // 2 of a map of even size is half a stride off
+  the center of the image;
+* radial profile: p(r), the mean of P over the pixels whose distance from the center rounds to r;
+* best Gaussian: G(sigma), the isotropic Gaussian around the center, scaled to a sum of 1 over the
+  same pixels, with the sigma of the smallest residual;
+* residual: the total variation distance sum |P - G| / 2: 0 for a Gaussian, 1 for no overlap.
+  `gaussianity` is 1 - residual;
+* monotonicity: the share of the total variation of p(r) that is decrease: 1 for a profile that
+  never increases.
 
-Strides show in P as a checkered pattern that no smooth curve follows, so P is first averaged over
-square cells: a 64th of the image a side, unless said otherwise.
+Strides cause a grid pattern in P, so P is first averaged over square cells with a side of 1/64 of
+the image, unless `cell` says otherwise.
 """
 
 from __future__ import annotations
@@ -33,10 +33,14 @@ from seewide.errors import InputError
 
 @dataclass(frozen=True)
 class GaussianShape:
-    """The numbers above.
+    """The measures above.
 
-    `sigma` in pixels; `residual`, `monotonicity` and `gaussianity` from 0 to 1; `radii` in pixels
-    and `profile`, p at each of them, relative to its largest value.
+    Attributes:
+        sigma: of the best Gaussian, in pixels.
+        residual: 0 to 1.
+        monotonicity: 0 to 1.
+        radii: in pixels.
+        profile: p at `radii`, relative to its maximum.
     """
 
     sigma: float
@@ -47,33 +51,34 @@ class GaussianShape:
 
     @property
     def gaussianity(self) -> float:
+        """1 - residual."""
         return 1 - self.residual
 
     def gaussian(self) -> np.ndarray:
-        """The best Gaussian at `radii`, relative to its largest value."""
+        """The best Gaussian at `radii`, relative to its maximum."""
         return np.exp(-(self.radii**2) / (2 * self.sigma**2))
 
 
 def gaussian_shape(erf: ERF, cell: int | None = None, of: str = "contribution") -> GaussianShape:
-    """Compare a field with the Gaussian nearest to it.
+    """Compare an effective receptive field with the closest Gaussian.
 
     Args:
-        erf: what `effective_receptive_field` returned.
-        cell: side in pixels of the cells that are averaged first; default: a 64th of the image.
-        of: "contribution" for P itself, or "scores" for its logarithm, which the papers draw and
-            in which a Gaussian looks wider than it is.
+        erf: of `effective_receptive_field`.
+        cell: side in pixels of the cells that are averaged first; default: 1/64 of the image.
+        of: "contribution" for P, or "scores" for the logarithm in the papers' figures, which
+            widens a Gaussian.
 
     Raises:
-        InputError: an empty field, an unknown `of`, or cells larger than the image.
+        InputError: a field without contributions, an unknown `of`, or cells that are too large.
     """
     if of not in ("contribution", "scores"):
-        raise InputError(f"of is 'contribution' or 'scores', got {of!r}")
+        raise InputError(f"of must be 'contribution' or 'scores', got {of!r}")
     mass = erf.contribution if of == "contribution" else erf.scores
     cell = max(min(mass.shape) // 64, 1) if cell is None else cell
     if not 1 <= cell <= min(mass.shape) // 2:
-        raise InputError(f"cells have 1 to {min(mass.shape) // 2} pixels a side here, got {cell=}")
+        raise InputError(f"cell must be 1 to {min(mass.shape) // 2} for this image, got {cell=}")
     if not mass.sum() > 0:
-        raise InputError("the field is empty: no pixel contributes")
+        raise InputError("the receptive field is empty: no pixel contributes")
     H, W = (side // cell for side in mass.shape)
     mass = mass[: H * cell, : W * cell].reshape(H, cell, W, cell).sum((1, 3))
     mass = mass / mass.sum()
@@ -84,52 +89,54 @@ def gaussian_shape(erf: ERF, cell: int | None = None, of: str = "contribution") 
         gaussian = np.exp(-(distance**2) / (2 * sigma**2))
         return np.abs(mass - gaussian / gaussian.sum()).sum() / 2
 
-    sigma = _least(residual, cell / 2, 2 * distance.max())
+    sigma = _minimize(residual, cell / 2, 2 * distance.max())
     rings = np.round(distance / cell).astype(int).ravel()
     counts = np.bincount(rings)
-    # Rings that the border cuts would tell of one side only.
-    whole = 1 + int(min(distance[0].min(), distance[-1].min(), distance[:, 0].min(),
+    # Rings that are cut by the border would show some directions only.
+    complete = 1 + int(min(distance[0].min(), distance[-1].min(), distance[:, 0].min(),
                         distance[:, -1].min()) / cell)  # fmt: skip
-    radii = np.flatnonzero(counts[:whole])  # a centre between cells has no cell at radius 0
+    radii = np.flatnonzero(counts[:complete])  # a center between cells has none at radius 0
     profile = np.bincount(rings, mass.ravel())[radii] / counts[radii]
     steps = np.diff(profile)
-    travelled = np.abs(steps).sum()
+    variation = np.abs(steps).sum()
     return GaussianShape(
         sigma=sigma,
         residual=residual(sigma),
-        monotonicity=float(-steps[steps < 0].sum() / travelled) if travelled else 1.0,
+        monotonicity=float(-steps[steps < 0].sum() / variation) if variation else 1.0,
         radii=cell * radii.astype(float),
         profile=profile / profile.max(),
     )
 
 
 def draw_profiles(shapes: Mapping[str, GaussianShape], path: str | os.PathLike) -> Path:
-    """Radial profiles, each over its best Gaussian (dashed), on a logarithmic scale."""
-    from seewide.analysis import pictures
+    """Radial profiles and their best Gaussians (dashed) on a logarithmic scale.
+
+    Raises:
+        InputError: no profiles.
+    """
+    from seewide.analysis import figures
 
     if not shapes:
         raise InputError("no profile to draw")
-    with pictures.style():
-        figure, (axis,) = pictures.canvas(1, 1, 7.2, 4.2)
-        for colour, (name, shape) in zip(
-            pictures.colours(len(shapes)), shapes.items(), strict=True
-        ):
+    with figures.style():
+        figure, (axis,) = figures.canvas(1, 1, 7.2, 4.2)
+        for color, (name, shape) in zip(figures.colors(len(shapes)), shapes.items(), strict=True):
             inside = shape.profile > 0
-            axis.semilogy(shape.radii[inside], shape.profile[inside], color=colour,
-                          label=f"{name}  ({shape.gaussianity:.0%} Gaussian)")  # fmt: skip
-            axis.semilogy(shape.radii, shape.gaussian(), color=colour, linestyle="--", linewidth=1)
+            label = figures.plain(f"{name}  ({shape.gaussianity:.0%} Gaussian)")
+            axis.semilogy(shape.radii[inside], shape.profile[inside], color=color, label=label)
+            axis.semilogy(shape.radii, shape.gaussian(), color=color, linestyle="--", linewidth=1)
         axis.set_ylim(1e-5, 1.5)
-        axis.set_xlabel("pixels from the centre; dashed: the best Gaussian")
-        axis.set_ylabel("contribution, of the largest")
+        axis.set_xlabel("distance from the center in pixels (dashed: best Gaussian)")
+        axis.set_ylabel("contribution relative to the maximum")
         axis.grid(axis="y")
         axis.legend(fontsize=9)
-        return pictures.save(figure, path)
+        return figures.save(figure, path)
 
 
-def _least(function, low: float, high: float) -> float:
-    """Where `function` is least: the best of a coarse grid, then golden sections around it.
+def _minimize(function, low: float, high: float) -> float:
+    """The minimizer of `function`: best of a coarse grid, then a golden-section search around it.
 
-    The grid, as the residual need not have one valley only.
+    The grid is needed since the residual may have several local minima.
     """
     grid = np.geomspace(low, high, 60)
     best = int(np.argmin([function(value) for value in grid]))

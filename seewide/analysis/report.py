@@ -1,9 +1,9 @@
-"""One self-contained HTML page: headings, text, tables and pictures, nothing fetched from anywhere.
+"""A self-contained HTML page of headings, text, tables and figures, which loads no other file.
 
-report = Report("Handwritten digits", "What was done and what came out.")
+report = Report("Handwritten digits", "UniRepLKNet-A, trained for ten epochs.")
 report.section("Training", "Ten epochs on two cores.")
 report.figure("run/curves.png", "Loss and accuracy over the epochs.")
-report.table(["form", "top-1"], [["training", "98.6%"], ["merged", "98.6%"]])
+report.table(["model", "top-1"], [["training", "98.6%"], ["fused", "98.6%"]])
 report.save("demo/report.html")
 """
 
@@ -17,11 +17,11 @@ from html import escape
 from pathlib import Path
 
 from seewide._version import __version__
-from seewide.errors import InputError, write_atomically
+from seewide.errors import InputError, printable, write_atomically
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 
-# Pictures keep their white ground in the dark, as a print would.
+# Figures have a white background in dark mode too.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --faint: #616e7c; --line: #e4e7eb;
         --ground: #fdfdfc; --accent: #1f6fb2; }
@@ -65,7 +65,7 @@ footer { margin-top: 4rem; border-top: 1px solid var(--line); padding-top: 1rem;
 """.strip()
 
 
-# A click on a heading sorts by its column: by number if all cells begin with one, else by letters.
+# A click on a heading sorts by its column: by value if all cells start with a number, else as text.
 SCRIPT = """
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
@@ -86,10 +86,15 @@ for (const table of document.querySelectorAll("table")) {
 
 
 class Report:
-    """A page that is written from top to bottom; each method adds one thing.
+    """A page that is built from top to bottom; each method appends one element.
 
-    `echo` gets the same words as plain text while the page grows: `Report("Title", echo=print)`
-    tells a terminal or a log file what the page will say.
+    All text is escaped. Control characters in it, for example of file names, are shown as escape
+    sequences.
+
+    Args:
+        title: of the page.
+        lead: first paragraph.
+        echo: called with the text of each element, for example `print`.
     """
 
     def __init__(
@@ -101,19 +106,28 @@ class Report:
         self._body: list[str] = []
 
     def section(self, heading: str, *paragraphs: str) -> None:
-        """A heading, and below it text, in which `backticks` set code."""
+        """A heading and paragraphs, see `text`."""
         self._body.append(f"<h2>{_text(heading)}</h2>")
+        heading = printable(heading)
         self.echo(f"\n{heading}\n{'-' * len(heading)}")
         self.text(*paragraphs)
 
     def text(self, *paragraphs: str) -> None:
+        """Paragraphs; text between backticks is set as code."""
         for paragraph in paragraphs:
             self._body.append(f"<p>{_text(paragraph)}</p>")
-            self.echo(textwrap.fill(paragraph.replace("`", ""), 100))
+            self.echo(textwrap.fill(printable(paragraph).replace("`", ""), 100))
 
     def figure(self, path: str | os.PathLike, caption: str) -> None:
-        """The picture in `path` (png, jpg or svg), copied into the page; the caption tells those
-        who cannot see it what it shows."""
+        """Embed an image file.
+
+        Args:
+            path: `.png`, `.jpg` or `.svg`.
+            caption: shown below the figure and used as its alternative text.
+
+        Raises:
+            InputError: another suffix, or the file cannot be read.
+        """
         path = Path(path)
         if path.suffix not in TYPES:
             raise InputError(f"a figure ends in {', '.join(TYPES)}, got {path}")
@@ -121,13 +135,18 @@ class Report:
             data = base64.b64encode(path.read_bytes()).decode()
         except OSError as error:
             raise InputError(f"could not read the figure {path}: {error.strerror}") from error
+        alt = escape(printable(caption))
         self._body.append(
-            f'<figure><img alt="{escape(caption)}" src="data:{TYPES[path.suffix]};base64,{data}">'
+            f'<figure><img alt="{alt}" src="data:{TYPES[path.suffix]};base64,{data}">'
             f"<figcaption>{_text(caption)}</figcaption></figure>"
         )
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """The first column is set left, figures in the others right; headings sort."""
+        """A table; a click on a heading sorts the rows.
+
+        Raises:
+            InputError: a row of another length than `columns`.
+        """
         head = "".join(
             f'<th scope="col"><button type="button">{_text(column)}</button></th>'
             for column in columns
@@ -141,22 +160,23 @@ class Report:
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>"
         )
-        words = [[str(cell) for cell in row] for row in [columns, *rows]]
+        words = [[printable(cell) for cell in row] for row in [columns, *rows]]
         widths = [max(map(len, column)) for column in zip(*words, strict=True)]
         for first, *others in words:
             cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
             self.echo("  ".join(cells).rstrip())
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the page atomically."""
+        """Write the page atomically; returns the path."""
         return write_atomically(path, lambda scratch: scratch.write_text(self.html(), "utf-8"))
 
     def html(self) -> str:
+        """The page as HTML."""
         lead = f'<p class="lead">{_text(self.lead)}</p>' if self.lead else ""
         return "\n".join([
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(self.title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>",
+            f"<title>{escape(printable(self.title))}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>",
             f"<header><h1>{_text(self.title)}</h1>{lead}</header>",
             *self._body,
             f"<footer>Written by seewide {__version__}.</footer>",
@@ -164,7 +184,12 @@ class Report:
         ])  # fmt: skip
 
 
+def code(name: object) -> str:
+    """A name between backticks, in which it has none itself, for `Report.text`."""
+    return f"`{str(name).replace('`', chr(39))}`"
+
+
 def _text(value: object) -> str:
-    """Escaped; every second part between backticks is code."""
-    parts = escape(str(value)).split("`")
+    """Escaped HTML; text between backticks becomes code."""
+    parts = escape(printable(value)).split("`")
     return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))

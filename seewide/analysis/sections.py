@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seewide.analysis.cost import compare_throughput, count_cost
 from seewide.analysis.erf import THRESHOLDS, Protocol, draw_erf, effective_receptive_field
-from seewide.analysis.pictures import draw_bars, draw_confusion, draw_samples
+from seewide.analysis.figures import draw_bars, draw_confusion, draw_samples
 from seewide.analysis.report import Report
 from seewide.numerics import deviation
 

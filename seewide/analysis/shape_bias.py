@@ -1,15 +1,15 @@
-"""Shape bias: does a network go by shape or by texture where the two disagree?
+"""Shape bias: whether a classifier follows shape or texture where the two disagree.
 
-Geirhos et al. (arXiv 1811.12231): pictures of 16 everyday classes whose shape is of one class and
-whose texture, by style transfer, is of another. A decision for the shape's class is a shape
-decision, for the texture's class a texture decision; all others say nothing.
+Geirhos et al. (arXiv 1811.12231) made images of 16 everyday classes with the shape of one class
+and, by style transfer, the texture of another. A prediction of the former is a shape decision, of
+the latter a texture decision; other predictions are ignored.
 
     shape bias = shape decisions / (shape decisions + texture decisions)
 
-A network of ImageNet's 1000 classes decides by the mean of its probabilities over the ImageNet
-classes below each of the 16 in WordNet (Geirhos et al. 2021, arXiv 2106.07411); a network of 16
-outputs by the largest, its classes in alphabetical order. Of the 1280 published pictures, the 80
-whose shape and texture agree are left out.
+A model of ImageNet's 1000 classes decides by the mean of its probabilities over the ImageNet
+classes below each of the 16 in WordNet (Geirhos et al. 2021, arXiv 2106.07411); a model with 16
+outputs by the largest, with the classes in alphabetical order. Of the 1280 published images, the 80
+with the same shape and texture are excluded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewide.analysis.images import open_picture
+from seewide.analysis.images import load_image
 from seewide.errors import InputError
 
 CLASSES = (
@@ -36,9 +36,8 @@ CLASSES = (
     "elephant", "keyboard", "knife", "oven", "truck",
 )  # fmt: skip
 
-# ImageNet's classes below each of the 16, as Geirhos et al. chose them (some were taken out by hand
-# as ambiguous: the pizza oven is an oven, the microwave is not). Dogs and birds are ranges of the
-# sorted 1000 with gaps; the others are WordNet ids.
+# ImageNet's classes below each of the 16, as selected by Geirhos et al., who removed ambiguous ones
+# (the microwave is no oven). WordNet ids; dogs and birds are ranges of indices of the 1000 classes.
 WORDNET = {
     "airplane": "n02690373",
     "bear": "n02132136 n02133161 n02134084 n02134418",
@@ -60,14 +59,14 @@ INDICES = {
     "dog": "152-191 193-203 205-226 228-241 243-250 252-257 259 261-263 265-268",
 }
 
-# Percent, for the lines: Geirhos et al. 2019 (arXiv 1811.12231) on the PNG originals; AlexNet,
+# In percent: Geirhos et al. 2019 (arXiv 1811.12231) on the PNG originals; AlexNet,
 # VGG-16 and GoogLeNet with Caffe's weights, ResNet-50 with torchvision's.
 PUBLISHED = {"humans": 95.9, "AlexNet": 42.9, "VGG-16": 17.2, "GoogLeNet": 31.2, "ResNet-50": 22.1}
 
 
 @cache
 def imagenet_to_16() -> tuple[tuple[int, ...], ...]:
-    """For each of CLASSES, the indices below it among ImageNet's 1000."""
+    """For each of CLASSES, the indices of its classes among ImageNet's 1000."""
     from timm.data import ImageNetInfo
 
     index = {name: i for i, name in enumerate(ImageNetInfo().label_names())}
@@ -81,26 +80,29 @@ def imagenet_to_16() -> tuple[tuple[int, ...], ...]:
 
 
 def decide(logits_NK: Tensor) -> list[str]:
-    """One of CLASSES per row.
+    """The predicted class, one of CLASSES, of each row.
 
     Args:
-        logits_NK: (N, 1000) of an ImageNet classifier, or (N, 16) of one fine-tuned to CLASSES.
+        logits_NK: (N, 1000) of an ImageNet classifier, or (N, 16) of a classifier of CLASSES.
+
+    Raises:
+        InputError: another shape.
     """
     if logits_NK.ndim != 2 or logits_NK.shape[1] not in (16, 1000):
         raise InputError(
-            f"shape bias is decided among ImageNet's 1000 classes or the 16, got outputs of shape "
+            f"shape bias needs outputs for ImageNet's 1000 classes or the 16, got outputs of shape "
             f"{tuple(logits_NK.shape)}"
         )
     shares = logits_NK.float().softmax(1)
     if shares.shape[1] == 1000:
         members = imagenet_to_16()
-        shares = torch.stack([shares[:, list(below)].mean(1) for below in members], dim=1)
+        shares = torch.stack([shares[:, list(indices)].mean(1) for indices in members], dim=1)
     return [CLASSES[i] for i in shares.argmax(1).tolist()]
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """How often shape, texture or neither was decided for; one picture is at most one of them."""
+    """Numbers of decisions for shape, for texture and for neither."""
 
     shape: int = 0
     texture: int = 0
@@ -108,13 +110,13 @@ class Decisions:
 
     @property
     def bias(self) -> float:
-        """Shape bias, 0 to 1; NaN without a decision for either."""
+        """Shape bias, 0 to 1; NaN without any decision for shape or texture."""
         decided = self.shape + self.texture
         return self.shape / decided if decided else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% confidence interval of `bias` (Wilson 1927), for pictures drawn independently."""
+        """95% confidence interval of `bias` (Wilson 1927), assuming independent images."""
         n = self.shape + self.texture
         if not n:
             return 0.0, 1.0
@@ -125,20 +127,20 @@ class Decisions:
 
     @property
     def decided(self) -> float:
-        """Share of the pictures for which shape or texture was decided, 0 to 1."""
+        """Share of images with a decision for shape or texture, 0 to 1."""
         total = self.shape + self.texture + self.neither
         return (self.shape + self.texture) / total if total else math.nan
 
 
 @dataclass(frozen=True)
 class ShapeBias:
-    """Decisions over all pictures, and over those of each shape class."""
+    """Decisions for all images (`total`) and by the class of the shape (`classes`)."""
 
     total: Decisions
     classes: Mapping[str, Decisions]
 
     def rows(self) -> list[tuple[str, int, int, int, float, float, float]]:
-        """(class, shape, texture, neither, bias, low, high), the total last; shares 0 to 1."""
+        """(class, shape, texture, neither, bias, low, high), total last; the last three 0..1."""
         return [
             (name, d.shape, d.texture, d.neither, d.bias, *d.interval)
             for name, d in [*self.classes.items(), ("all", self.total)]
@@ -152,7 +154,7 @@ class ShapeBias:
 def shape_bias(
     decisions: Iterable[str], shapes: Iterable[str], textures: Iterable[str]
 ) -> ShapeBias:
-    """Count decisions of pictures whose shape and texture are known.
+    """Count the decisions for images of known shape and texture.
 
     Raises:
         InputError: a class that is not one of the 16, or sequences of different lengths.
@@ -163,35 +165,35 @@ def shape_bias(
             for name in triple:
                 if name not in counts:
                     raise InputError(f"the classes are {', '.join(CLASSES)}, got {name!r}")
-            said, shape, texture = triple
+            decision, shape, texture = triple
             if shape != texture:
-                counts[shape][0 if said == shape else 1 if said == texture else 2] += 1
+                counts[shape][0 if decision == shape else 1 if decision == texture else 2] += 1
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError("as many decisions as shapes and textures are needed") from None
+        raise InputError("decisions, shapes and textures must have the same length") from None
     classes = {name: Decisions(*three) for name, three in counts.items() if sum(three)}
     total = Decisions(*(sum(three) for three in zip(*counts.values(), strict=True)))
     return ShapeBias(total, classes)
 
 
 @dataclass(frozen=True)
-class Conflict:
-    """A picture and what its shape and its texture are of."""
+class CueConflict:
+    """A cue-conflict image: its file and the classes of its shape and its texture."""
 
     path: Path
     shape: str
     texture: str
 
 
-def list_conflicts(folder: str | os.PathLike) -> list[Conflict]:
-    """The cue-conflict pictures of a folder whose shape and texture differ.
+def list_cue_conflicts(folder: str | os.PathLike) -> list[CueConflict]:
+    """The cue-conflict images in a folder with different shape and texture.
 
-    Reads `labels.csv` (columns file, shape, texture) if there is one; otherwise names as published:
-    `SHAPE/SHAPEn-TEXTUREm.png`, in the folder or in one below it.
+    They are listed in `labels.csv` (columns file, shape, texture) or, without this file, named as
+    published: `SHAPE/SHAPEn-TEXTUREm.png`, in the folder or its subfolders.
 
     Raises:
-        InputError: no such folder, or none of these pictures in it.
+        InputError: no such folder, no such image in it, or a table without these columns.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -203,15 +205,15 @@ def list_conflicts(folder: str | os.PathLike) -> list[Conflict]:
         missing = {"file", "shape", "texture"} - set(rows[0] if rows else ())
         if missing:
             raise InputError(f"{table} has no column {', '.join(sorted(missing))}")
-        found = [Conflict(folder / r["file"], r["shape"], r["texture"]) for r in rows]
+        found = [CueConflict(folder / r["file"], r["shape"], r["texture"]) for r in rows]
     else:
         named = re.compile(r"([a-z]+)\d*-([a-z]+)\d*")
         matches = ((p, named.fullmatch(p.stem)) for p in sorted(folder.rglob("*-*.*")))
-        found = [Conflict(path, *match.groups()) for path, match in matches if match]
+        found = [CueConflict(path, *match.groups()) for path, match in matches if match]
     conflicts = [c for c in found if c.shape != c.texture and {c.shape, c.texture} <= {*CLASSES}]
     if not conflicts:
         raise InputError(
-            f"{folder} holds no cue-conflict picture; they are named like cat/cat7-elephant1.png, "
+            f"{folder} contains no cue-conflict image; they are named like cat/cat7-elephant1.png, "
             f"or listed in labels.csv with the columns file, shape, texture"
         )
     return conflicts
@@ -220,22 +222,26 @@ def list_conflicts(folder: str | os.PathLike) -> list[Conflict]:
 @torch.inference_mode()
 def measure_shape_bias(
     classify: Callable[[Tensor], Tensor],
-    conflicts: Sequence[Conflict],
+    conflicts: Sequence[CueConflict],
     transform: Callable[[Image.Image], Tensor],
     batch: int = 32,
     progress: Callable[[], object] = lambda: None,
 ) -> ShapeBias:
-    """Let a network decide on pictures, of which one batch at a time is in memory.
+    """Shape bias of a classifier; one batch of images is in memory at a time.
 
     Args:
         classify: (N, 3, H, W) -> (N, 1000) or (N, 16), in evaluation mode.
-        conflicts: what `list_conflicts` found.
-        transform: a picture -> (3, H, W), cropped and normalized.
-        progress: called after each picture.
+        conflicts: of `list_cue_conflicts`.
+        transform: RGB image -> (3, H, W), cropped and normalized.
+        batch: images per forward pass.
+        progress: called after each image.
+
+    Raises:
+        InputError: an image that cannot be read, or another number of outputs.
     """
     decisions, rest = [], iter(conflicts)
     while group := list(itertools.islice(rest, batch)):
-        x_NCHW = torch.stack([transform(open_picture(conflict.path)) for conflict in group])
+        x_NCHW = torch.stack([transform(load_image(conflict.path)) for conflict in group])
         decisions += decide(classify(x_NCHW))
         for _ in group:
             progress()
@@ -247,38 +253,47 @@ def draw_shape_bias(
     path: str | os.PathLike,
     published: Mapping[str, float] = PUBLISHED,
 ) -> Path:
-    """The usual figure: a row per class, shape to the left, texture to the right.
+    """The figure of Geirhos et al.: a row per class, shape on the left, texture on the right.
 
-    A point per network and class, a broad line at each network's total with its 95% interval, and a
-    dotted line for each of `published` (percent).
+    A point per model and class, a vertical line at the total of each model with its 95% interval,
+    and dotted lines for published values.
+
+    Args:
+        results: model name -> shape bias.
+        path: of the figure.
+        published: name -> shape bias in percent.
+
+    Raises:
+        InputError: no results.
     """
-    from seewide.analysis import pictures
+    from seewide.analysis import figures
 
     if not results:
         raise InputError("no shape bias to draw")
     rows: Sequence[str] = [c for c in CLASSES if any(c in r.classes for r in results.values())]
-    with pictures.style():
-        figure, (axis,) = pictures.canvas(1, 1, 7.6, 1.8 + 0.3 * len(rows))
-        palette = pictures.colours(len(results))
-        for colour, (name, result) in zip(palette, results.items(), strict=True):
+    with figures.style():
+        figure, (axis,) = figures.canvas(1, 1, 7.6, 1.8 + 0.3 * len(rows))
+        palette = figures.colors(len(results))
+        for color, (name, result) in zip(palette, results.items(), strict=True):
             low, high = result.total.interval
-            axis.axvspan(100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
-            axis.axvline(100 * result.total.bias, color=colour, linewidth=2,
-                         label=f"{name}: {result.total.bias:.1%}")  # fmt: skip
-            known = [(100 * result.classes[c].bias, i) for i, c in enumerate(rows)
+            axis.axvspan(100 * low, 100 * high, color=color, alpha=0.15, linewidth=0)
+            axis.axvline(100 * result.total.bias, color=color, linewidth=2,
+                         label=figures.plain(f"{name}: {result.total.bias:.1%}"))  # fmt: skip
+            points = [(100 * result.classes[c].bias, i) for i, c in enumerate(rows)
                      if c in result.classes and not math.isnan(result.classes[c].bias)]  # fmt: skip
-            x, y = zip(*known, strict=True) if known else ((), ())
-            axis.scatter(x, y, color=colour, s=36, zorder=3, edgecolor="white", linewidth=0.6)
+            x, y = zip(*points, strict=True) if points else ((), ())
+            axis.scatter(x, y, color=color, s=36, zorder=3, edgecolor="white", linewidth=0.6)
         for name, percent in published.items():
-            axis.axvline(percent, color=pictures.FAINT, linewidth=1, linestyle=":")
-            axis.annotate(name, (percent, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            axis.axvline(percent, color=figures.FAINT, linewidth=1, linestyle=":")
+            axis.annotate(figures.plain(name), (percent, 1), xytext=(0, 3),
+                          xycoords=("data", "axes fraction"),
                           textcoords="offset points", rotation=45, fontsize=7,
-                          color=pictures.INK)  # fmt: skip
+                          color=figures.INK)  # fmt: skip
         axis.set_yticks(range(len(rows)), rows)
         axis.set_ylim(len(rows) - 0.5, -0.5)
-        axis.set_xlim(102, -2)  # shape is on the left, as published
-        axis.set_xlabel("shape bias (%): shape decisions, of those for shape or texture")
+        axis.set_xlim(102, -2)  # shape is on the left, as in the paper
+        axis.set_xlabel("shape bias (%): shape decisions among decisions for shape or texture")
         axis.grid(axis="y")
         axis.tick_params(length=0)
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-        return pictures.save(figure, path)
+        return figures.save(figure, path)

@@ -1,16 +1,16 @@
-"""Theoretical receptive field: which input pixels can reach an output pixel at all.
+"""Theoretical receptive field: the input pixels that an output pixel can depend on.
 
-A window of k taps, dilation d and stride s on a map whose neighbours are j input pixels apart and
-see r of them makes
+A window of size k, dilation d and stride s on a map with a receptive field of r input pixels and a
+distance of j input pixels between neighbors gives
 
     r' = r + (k - 1) d j,    j' = s j
 
 (Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill
-2019). Where branches meet, the widest counts. The rule is applied to the operators that the network
-executes, not to its modules, so it holds for any `nn.Module`.
+2019). Where branches meet, the maximum is taken. The rule is applied to the executed operators, not
+to modules, so it holds for any `nn.Module`.
 
-Some operators look everywhere: global pooling, norms over the map, attention, sampling at computed
-offsets. They are counted apart, since with one of them the field is the image: `sees_everything`.
+With global pooling, norms over the map, attention, or sampling at computed offsets, a pixel can
+depend on the entire image; the flag `is_global` records that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seewide.analysis._modes import OnMeta, output_of
+from seewide.analysis._inspection import MetaModel, layer_output
 from seewide.errors import InputError
 
 aten = torch.ops.aten
@@ -31,20 +31,21 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class TheoreticalField:
-    """Height and width in input pixels, distance of neighbours, and what is beyond windows.
+    """A theoretical receptive field.
 
-    `size`: (height, width) of the box that convolutions and pooling windows span; beyond the image
-        where the network is deep.
-    `stride`: input pixels between neighbours of the map.
-    `sees_everything`: an operator on the way looks at the whole map, or where it likes.
+    Attributes:
+        size: (height, width) in input pixels of the box that convolution and pooling windows span;
+            larger than the image for deep networks.
+        stride: (vertical, horizontal) input pixels between neighbors of the map.
+        is_global: whether some operator can use the entire map.
     """
 
     size: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
-    sees_everything: bool = False
+    is_global: bool = False
 
     def through(self, kernel, dilation=(1, 1), stride=(1, 1)) -> TheoreticalField:
-        """After a window."""
+        """The field after a convolution or pooling window."""
         kernel, dilation, stride = _pair(kernel), _pair(dilation), _pair(stride)
         return replace(
             self,
@@ -56,16 +57,16 @@ class TheoreticalField:
         )
 
     def __or__(self, other: TheoreticalField) -> TheoreticalField:
-        """Where two branches meet."""
+        """The field after two branches are joined."""
         return TheoreticalField(
             tuple(map(max, self.size, other.size)),
             tuple(map(max, self.stride, other.stride)),
-            self.sees_everything or other.sees_everything,
+            self.is_global or other.is_global,
         )
 
     def __str__(self) -> str:
         extent = f"{self.size[0]} x {self.size[1]} px"
-        return f"the image (windows span {extent})" if self.sees_everything else extent
+        return f"the image (windows span {extent})" if self.is_global else extent
 
 
 def theoretical_receptive_field(
@@ -75,32 +76,32 @@ def theoretical_receptive_field(
     *,
     layer: str | None = None,
 ) -> TheoreticalField:
-    """What the centre of a feature map can see, by the arithmetic above; nothing is computed.
+    """The theoretical receptive field of the center of a feature map; no values are computed.
 
     Args:
-        model: any module; runs on the meta device in evaluation mode and is left as it was.
+        model: any module; it is run on the meta device in evaluation mode and restored afterwards.
         shape: of the input, (N, C, H, W).
-        features: input -> feature map; default `model.forward_features`, or the whole model where
-            there is no such method.
-        layer: the name of a module whose output is meant, as in `model.named_modules()`.
+        features: input -> feature map; default: `model.forward_features`, or `model` if it has no
+            such method.
+        layer: instead of `features`, the name of a module in `model.named_modules()`.
 
     Raises:
-        InputError: an unknown layer, or an output that no input pixel reaches.
+        InputError: an unknown layer, or an output that does not depend on the input.
     """
     if layer is not None:
-        features = output_of(model, layer)
-    meta = OnMeta(model, features or getattr(model, "forward_features", model))
+        features = layer_output(model, layer)
+    meta = MetaModel(model, features or getattr(model, "forward_features", model))
     x = meta.input(shape)
     with _Fields() as fields:
         fields.of[x] = TheoreticalField()
         y = meta.call(x)
     if y not in fields.of:
-        raise InputError(f"no pixel of the input reaches the output of {type(model).__name__}")
+        raise InputError(f"the output of {type(model).__name__} does not depend on the input")
     return fields.of[y]
 
 
 class _Fields(TorchDispatchMode):
-    """Follows every tensor that depends on the input."""
+    """Tracks the receptive field of each tensor that depends on the input."""
 
     def __init__(self):
         super().__init__()
@@ -108,12 +109,12 @@ class _Fields(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         y = func(*args, **(kwargs or {}))
-        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x in self.of]
-        if given:
-            field = self.of[given[0]]
-            for x in given[1:]:
+        inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x in self.of]
+        if inputs:
+            field = self.of[inputs[0]]
+            for x in inputs[1:]:
                 field = field | self.of[x]
-            field = _after(func.overloadpacket, field, args, len(given), y)
+            field = _after(func.overloadpacket, field, args, len(inputs), y)
             for leaf in tree_leaves(y):
                 if isinstance(leaf, Tensor):
                     self.of[leaf] = field
@@ -121,7 +122,7 @@ class _Fields(TorchDispatchMode):
 
 
 def _after(op, field: TheoreticalField, args: tuple, sources: int, y) -> TheoreticalField:
-    """The field of the output `y` of an operator, given that of its inputs."""
+    """The field of the output `y` of an operator whose inputs have `field`."""
     if op is aten.convolution and not args[6]:  # not transposed
         _, weight, _, stride, _, dilation = args[:6]
         return field.through(weight.shape[2:], dilation, stride)
@@ -129,23 +130,23 @@ def _after(op, field: TheoreticalField, args: tuple, sources: int, y) -> Theoret
         return field.through(args[1], (1, 1), args[2] if len(args) > 2 and args[2] else args[1])
     if op is aten.im2col:
         return field.through(args[1], args[2], args[4])
-    anywhere = (
+    is_global = (
         op in (aten.grid_sampler_2d, aten.index, aten.embedding_bag, aten._embedding_bag)
         or (op in (aten.bmm, aten.baddbmm) and sources > 1)
         or any(word in op.__name__ for word in ("attention", "adaptive"))
-        or _reduces_the_map(op, args[0], y)
+        or _reduces_map(op, args[0], y)
     )
-    return replace(field, sees_everything=True) if anywhere else field
+    return replace(field, is_global=True) if is_global else field
 
 
-def _reduces_the_map(op, x: Tensor, y) -> bool:
-    """A mean, sum or norm over both sides of a map, in any layout."""
+def _reduces_map(op, x: Tensor, y) -> bool:
+    """Whether this is a mean, sum or norm over height and width, in any memory layout."""
     if op not in (aten.mean, aten.sum, aten.linalg_vector_norm, aten.norm, aten.amax, aten.max):
         return False
     if not isinstance(y, Tensor) or not isinstance(x, Tensor) or x.ndim != 4:
         return False
-    kept = y.shape if y.ndim == x.ndim else ()
-    return sum(a > 1 and b == 1 for a, b in zip(x.shape, kept, strict=False)) > 1 or y.ndim < 3
+    shape = y.shape if y.ndim == x.ndim else ()
+    return sum(a > 1 and b == 1 for a, b in zip(x.shape, shape, strict=False)) > 1 or y.ndim < 3
 
 
 def _pair(value) -> tuple[int, int]:
@@ -154,7 +155,7 @@ def _pair(value) -> tuple[int, int]:
 
 
 class _ByIdentity(dict):
-    """Tensors as keys, kept alive so that no id is used twice."""
+    """A dictionary with tensors as keys, which it keeps alive so that no id is reused."""
 
     def __setitem__(self, key, value):
         super().__setitem__(id(key), (key, value))

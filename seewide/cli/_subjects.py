@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from seewide.errors import InputError
 
 if TYPE_CHECKING:
-    from seewide.analysis.subject import Subject
+    from seewide.analysis.analyzed_model import AnalyzedModel
 
 
 def needed(data: Path | None, what: str) -> Path:
@@ -24,18 +24,18 @@ def needed(data: Path | None, what: str) -> Path:
     return data
 
 
-def load_subjects(arguments: Namespace, random_weights: bool = False) -> list[Subject]:
+def load_subjects(arguments: Namespace, random_weights: bool = False) -> list[AnalyzedModel]:
     """The models of the command line; `random_weights` overrides the flag."""
     size = getattr(arguments, "image_size", None)
     random = random_weights or arguments.random_weights
     return [load_subject(name, size, random) for name in arguments.models]
 
 
-def load_subject(target: str, image_size: int | None, random_weights: bool) -> Subject:
+def load_subject(target: str, image_size: int | None, random_weights: bool) -> AnalyzedModel:
     """A run, or a timm model with its published weights or with random ones."""
     import torch
 
-    from seewide.analysis.subject import Subject
+    from seewide.analysis.analyzed_model import AnalyzedModel
     from seewide.preprocess import Preprocess
     from seewide.train.build import build_backbone
     from seewide.train.evaluate import load_target
@@ -45,12 +45,12 @@ def load_subject(target: str, image_size: int | None, random_weights: bool) -> S
     if random_weights and not is_file:
         torch.manual_seed(0)
         model = build_backbone(target, {}, image_size=image_size).eval()
-        return Subject(target, model, Preprocess.of(model, image_size))
+        return AnalyzedModel(target, model, Preprocess.of(model, image_size))
     model, _, info = load_target(target, image_size=image_size)
     metrics = []
     if (path / "metrics.jsonl").is_file():
         metrics = [json.loads(line) for line in (path / "metrics.jsonl").open(encoding="utf-8")]
-    return Subject(
+    return AnalyzedModel(
         path.name if is_file else target,
         model.eval(),
         Preprocess.from_dict(info.preprocess),
@@ -60,21 +60,21 @@ def load_subject(target: str, image_size: int | None, random_weights: bool) -> S
     )
 
 
-def classified(folder: Path, subject: Subject) -> list[tuple[Path, int]]:
+def classified(folder: Path, subject: AnalyzedModel) -> list[tuple[Path, int]]:
     """(file, class) of images in folders that are named by the model's classes or WordNet ids.
 
     Raises:
         InputError: other names, or WordNet ids for a model without ImageNet's 1000 classes.
     """
-    from seewide.analysis.images import list_pictures
-    from seewide.analysis.robustness import list_labelled
+    from seewide.analysis.images import list_images
+    from seewide.analysis.robustness import list_labeled_images
 
     indices = {name: index for index, name in enumerate(subject.class_names)}
-    paths = list_pictures(folder)
+    paths = list_images(folder)
     if all(path.parent.name in indices for path in paths):
         return [(path, indices[path.parent.name]) for path in paths]
-    labelled = list_labelled(folder)
-    if (classes := subject.classes()) != 1000:
+    labelled = list_labeled_images(folder)
+    if (classes := subject.num_classes()) != 1000:
         raise InputError(
             f"the folders of {folder} are ImageNet's classes, {subject.name} has {classes} classes"
         )

@@ -12,7 +12,7 @@ from seewide.console import bars, print_table
 from seewide.errors import unknown
 
 if TYPE_CHECKING:
-    from seewide.analysis.subject import Progress, Subject
+    from seewide.analysis.analyzed_model import AnalyzedModel, Progress
 
 MEASUREMENTS = (
     "cost", "shape", "corruptions", "imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch",
@@ -64,14 +64,14 @@ def run(arguments: Namespace) -> None:
         print_table(title, columns, rows, caption)
 
 
-def _cost(subject: Subject) -> None:
-    from seewide.analysis.split import split_cost
+def _cost(subject: AnalyzedModel) -> None:
+    from seewide.analysis.breakdown import break_down_cost
 
-    split = split_cost(subject.model, subject.shape)
+    split = break_down_cost(subject.model, subject.shape)
     total = split.total
     last = ("all", "", total.parameters, total.macs, total.distinct_macs, total.activations)
     print_table(
-        f"{subject.name} at {subject.side} px",
+        f"{subject.name} at {subject.image_size} px",
         ("stage", "kind", "M parameters", "M multiply-adds", "distinct", "M activations"),
         [
             (stage, kind, *(f"{value / 1e6:.3f}" for value in values))
@@ -80,11 +80,11 @@ def _cost(subject: Subject) -> None:
     )
 
 
-def _shape(subject: Subject, folder: Path, images: int | None, progress: Progress) -> tuple:
-    from seewide.analysis.robustness import evenly
-    from seewide.analysis.shape_bias import list_conflicts, measure_shape_bias
+def _shape(subject: AnalyzedModel, folder: Path, images: int | None, progress: Progress) -> tuple:
+    from seewide.analysis.robustness import take_evenly
+    from seewide.analysis.shape_bias import list_cue_conflicts, measure_shape_bias
 
-    conflicts = evenly(list_conflicts(folder), images)
+    conflicts = take_evenly(list_cue_conflicts(folder), images)
     step = progress(subject.name, len(conflicts))
     result = measure_shape_bias(subject.model, conflicts, subject.prepare, progress=step)
     rows = [
@@ -95,12 +95,14 @@ def _shape(subject: Subject, folder: Path, images: int | None, progress: Progres
     return f"Shape bias of {subject.name}: {result}", columns, rows, ""
 
 
-def _corruptions(subject: Subject, folder: Path, images: int | None, progress: Progress) -> tuple:
-    from seewide.analysis.corruptions import corruptions_here
-    from seewide.analysis.robustness import corruption_errors, evenly
+def _corruptions(
+    subject: AnalyzedModel, folder: Path, images: int | None, progress: Progress
+) -> tuple:
+    from seewide.analysis.corruptions import available_corruptions
+    from seewide.analysis.robustness import corruption_errors, take_evenly
 
-    names, missing = corruptions_here()
-    labelled = evenly(classified(folder, subject), images)
+    names, missing = available_corruptions()
+    labelled = take_evenly(classified(folder, subject), images)
     step = progress(subject.name, (1 + 5 * len(names)) * len(labelled))
     result = corruption_errors(
         subject.model, labelled, subject.crop, subject.normalize, names, progress=step
@@ -109,16 +111,16 @@ def _corruptions(subject: Subject, folder: Path, images: int | None, progress: P
     return *_errors(title, result), missing or ""
 
 
-def _imagenet_c(subject: Subject, folder: Path, images: int | None, progress: Progress) -> tuple:
-    from seewide.analysis.images import normalized
+def _imagenet_c(
+    subject: AnalyzedModel, folder: Path, images: int | None, progress: Progress
+) -> tuple:
     from seewide.analysis.robustness import imagenet_c_errors, list_imagenet_c
 
     result = imagenet_c_errors(
         subject.model,
         list_imagenet_c(folder),
-        # The published images are cropped already.
-        lambda image: normalized(image, subject.side, subject.mean, subject.std),
-        images=images,
+        subject.resizing(),  # the published images are cropped already
+        count=images,
         progress=progress,
     )
     return *_errors(subject.name, result), ""
@@ -134,11 +136,16 @@ def _errors(title: str, result) -> tuple:
 
 
 def _subset(
-    what: str, subject: Subject, folder: Path, images: int | None, progress: Progress
+    what: str, subject: AnalyzedModel, folder: Path, images: int | None, progress: Progress
 ) -> tuple:
-    from seewide.analysis.robustness import evenly, list_labelled, subset_error, subset_indices
+    from seewide.analysis.robustness import (
+        list_labeled_images,
+        subset_error,
+        subset_indices,
+        take_evenly,
+    )
 
-    labelled, among = evenly(list_labelled(folder), images), subset_indices(what)
+    labelled, among = take_evenly(list_labeled_images(folder), images), subset_indices(what)
     step = progress(subject.name, len(labelled))
     error = subset_error(subject.model, labelled, subject.prepare, among, progress=step)
     columns = ("model", "images", "classes", "top-1 %")

@@ -45,15 +45,16 @@ def run(arguments: Namespace) -> None:
         draw_erf,
         effective_receptive_field,
     )
+    from seewide.analysis.figures import figure_path
     from seewide.analysis.gaussian import gaussian_shape
-    from seewide.analysis.images import list_pictures, stream
+    from seewide.analysis.images import list_images, stream_images
     from seewide.analysis.theory import theoretical_receptive_field
 
     if arguments.protocol not in (None, *PROTOCOLS):
         raise unknown("ERF protocol", arguments.protocol, PROTOCOLS)
     protocol = PROTOCOLS.get(arguments.protocol, Protocol(arguments.images, arguments.side))
-    paths = list_pictures(needed(arguments.data, "images"), protocol.images)
-    layer = arguments.layer
+    paths = list_images(needed(arguments.data, "images"), protocol.images)
+    layer, out = arguments.layer, figure_path(arguments.out)
     fields, numbers, rows = {}, {}, []
     subjects = load_subjects(arguments)
     with bars() as progress:
@@ -61,7 +62,7 @@ def run(arguments: Namespace) -> None:
             step = progress(subject.name, len(paths))
             field = effective_receptive_field(
                 subject.model,
-                stream(paths, protocol.side, subject.mean, subject.std, step),
+                stream_images(paths, subject.resizing(protocol.side), step),
                 protocol,
                 layer=layer,
                 batch=arguments.batch,
@@ -91,9 +92,9 @@ def run(arguments: Namespace) -> None:
                 "gaussianity": gaussian.gaussianity,
                 "sigma": gaussian.sigma,
                 "monotonicity": gaussian.monotonicity,
-                "theoretical": {"size": theory.size, "sees_everything": theory.sees_everything},
+                "theoretical": {"size": theory.size, "is_global": theory.is_global},
             }
     shares = [f"{t:.0%}" for t in THRESHOLDS]
     print_table("", ("model", *shares, "50% linear", "Gaussian %", "theory"), rows)
-    figure = draw_erf(fields, arguments.out)
-    say(f"written: {figure}, {write_json(arguments.out.with_suffix('.json'), numbers)}")
+    figure = draw_erf(fields, out)
+    say(f"written: {figure}, {write_json(out.with_suffix('.json'), numbers)}")

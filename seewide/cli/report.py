@@ -37,14 +37,14 @@ def arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     from seewide.analysis.comparison import Comparison
-    from seewide.analysis.images import list_pictures
-    from seewide.analysis.shape_bias import list_conflicts
+    from seewide.analysis.images import list_images
+    from seewide.analysis.shape_bias import list_cue_conflicts
 
     folder, labelled = needed(arguments.data, "images"), arguments.labelled
-    found = len(list_pictures(folder))
-    images = list_pictures(folder, min(arguments.images, found))
-    conflicts = list_conflicts(arguments.cue_conflict) if arguments.cue_conflict else []
-    known = [(path, path.parent.name) for path in list_pictures(folder, min(labelled, found) or 1)]
+    found = len(list_images(folder))
+    images = list_images(folder, min(arguments.images, found))
+    conflicts = list_cue_conflicts(arguments.cue_conflict) if arguments.cue_conflict else []
+    known = [(path, path.parent.name) for path in list_images(folder, min(labelled, found) or 1)]
     subjects = load_subjects(arguments)
     with bars() as progress:
         page = Comparison(

@@ -234,7 +234,7 @@ class Audio(Task[AudioOptions]):
         return [ResultTable("Per class", columns, rows)]
 
     def figures(self, metric: Any, facts: Facts) -> dict[str, Callable[[Path], Path]]:
-        from seewide.analysis.pictures import draw_confusion
+        from seewide.analysis.figures import draw_confusion
 
         if isinstance(metric, MultiLabelMetric):
             return {}

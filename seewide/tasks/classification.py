@@ -205,7 +205,7 @@ class Classification(Task[ClassificationOptions]):
     def figures(
         self, metric: ClassificationMetric, facts: Facts
     ) -> dict[str, Callable[[Path], Path]]:
-        from seewide.analysis.pictures import draw_confusion
+        from seewide.analysis.figures import draw_confusion
 
         names = facts["class_names"]
         if len(names) > MOST_CONFUSED:

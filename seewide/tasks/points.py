@@ -158,7 +158,7 @@ class Points(Task[PointsOptions]):
         return [ResultTable("Per class", columns, rows)]
 
     def figures(self, metric: CloudMetric, facts: Facts) -> dict[str, Callable[[Path], Path]]:
-        from seewide.analysis.pictures import draw_confusion
+        from seewide.analysis.figures import draw_confusion
 
         names = facts["class_names"]
         return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}

@@ -187,7 +187,7 @@ class Segmentation(Task[SegmentationOptions]):
     def figures(
         self, metric: SegmentationMetric, facts: Facts
     ) -> dict[str, Callable[[Path], Path]]:
-        from seewide.analysis.pictures import draw_confusion
+        from seewide.analysis.figures import draw_confusion
 
         names = facts["class_names"]
         return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}

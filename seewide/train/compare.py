@@ -144,7 +144,7 @@ def draw_runs(runs: Sequence[RunRecord], path: Path) -> Path:
     Raises:
         InputError: no run has finished an epoch.
     """
-    from seewide.analysis.pictures import Panel, draw_lines, points
+    from seewide.analysis.figures import Panel, draw_lines, points
 
     drawn = [run for run in runs if run.history]
     if not drawn:

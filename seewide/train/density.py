@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from seewide.analysis._modes import OnMeta
+from seewide.analysis._inspection import MetaModel
 from seewide.console import make_table
 from seewide.errors import write_atomically
 from seewide.layers import PeripheralConv2d
@@ -119,7 +119,7 @@ def report_density(
     is multiplied elsewhere than in its own layer.
     """
     model = sparsity.model
-    meta = OnMeta(model)
+    meta = MetaModel(model)
     # Only shapes matter here, so a compiled model is not compiled again.
     with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         meta.call(meta.input(shape))
@@ -127,7 +127,7 @@ def report_density(
     layers = []
     for name, mask in sparsity.masks.items():
         owner = name.rpartition(".")[0]
-        by_operator = counts.get(f"OnMeta.model.{owner}".rstrip("."), {})
+        by_operator = counts.get(f"MetaModel.model.{owner}".rstrip("."), {})
         product = by_operator.get(torch.ops.aten.convolution) or sum(by_operator.values())
         macs = product // 2
         share = _density_of_kernel(model.get_submodule(owner), mask)

@@ -240,7 +240,7 @@ def peak_memory(device: torch.device) -> int:
 
 def draw_run(history: Sequence[Mapping[str, float]], path: Path, score: Score) -> Path:
     """`curves.png`: loss, score, learning rate and gradient norm over the epochs."""
-    from seewide.analysis.pictures import Panel, draw_lines
+    from seewide.analysis.figures import Panel, draw_lines
 
     title = score.label or score.key
     panels = (

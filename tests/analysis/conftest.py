@@ -1,4 +1,4 @@
-"""What tests of the analyses share."""
+"""Fixtures of the tests of seewide.analysis."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real data beside the project, where a machine has it."""
+    """The folder of real data beside the repository; skips if there is none."""
     if not (SHARED / "data").is_dir():
         pytest.skip("this machine has no ../shared/data")
     return SHARED

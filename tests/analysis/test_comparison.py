@@ -1,4 +1,4 @@
-"""The page of several networks: its files, and how it stands in a real browser."""
+"""The page of several models: its files, its text, and its layout in a browser."""
 
 import csv
 import html
@@ -12,27 +12,27 @@ import pytest
 import timm
 from PIL import Image
 
+from seewide.analysis.analyzed_model import AnalyzedModel
 from seewide.analysis.comparison import Comparison
-from seewide.analysis.images import list_pictures
-from seewide.analysis.shape_bias import list_conflicts
-from seewide.analysis.subject import Subject
+from seewide.analysis.images import list_images
+from seewide.analysis.shape_bias import list_cue_conflicts
 from seewide.errors import InputError
 from seewide.preprocess import Preprocess
 
-COLOURS = ("red", "blue")
+COLORS = ("red", "blue")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures of two classes, and cue-conflict pictures."""
+    """Images of two classes, and cue-conflict images."""
     folder = tmp_path_factory.mktemp("data")
     noise = np.random.default_rng(0)
-    for label, colour in enumerate(COLOURS):
-        (folder / "pictures" / colour).mkdir(parents=True)
+    for label, color in enumerate(COLORS):
+        (folder / "images" / color).mkdir(parents=True)
         for number in range(2):
             pixels = noise.integers(0, 120, (40, 40, 3), np.uint8)
             pixels[..., 2 * label] += 120
-            Image.fromarray(pixels).save(folder / "pictures" / colour / f"{number}.png")
+            Image.fromarray(pixels).save(folder / "images" / color / f"{number}.png")
     (folder / "conflict" / "cat").mkdir(parents=True)
     for texture in ("dog", "car", "oven"):
         path = folder / "conflict" / "cat" / f"cat1-{texture}1.png"
@@ -42,32 +42,32 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(folder, tmp_path_factory):
-    """Everything on it: a run with curves, a network of 16 classes, an untrained one."""
+    """A page with a trained run, a model of 16 classes and an untrained model."""
     curves = [{"epoch": e, "train_loss": 1 / e, "val_top1": 10.0 * e} for e in (1, 2)]
     make = timm.create_model
-    subjects = [
-        Subject("a run", make("test_convnext", num_classes=2), Preprocess(32), trained=True,
-                class_names=COLOURS, metrics=curves),
-        Subject("of <16>", make("test_resnet", num_classes=16), Preprocess(32), trained=True),
-        Subject("untrained", make("test_efficientnet", num_classes=2), Preprocess(32)),
+    models = [
+        AnalyzedModel("a run", make("test_convnext", num_classes=2), Preprocess(32), trained=True,
+                class_names=COLORS, metrics=curves),
+        AnalyzedModel("of <16>", make("test_resnet", num_classes=16), Preprocess(32), trained=True),
+        AnalyzedModel("untrained", make("test_efficientnet", num_classes=2), Preprocess(32)),
     ]  # fmt: skip
-    pictures = list_pictures(folder / "pictures")
-    heard = []
+    images = list_images(folder / "images")
+    reported = []
 
     def progress(what, steps):
-        heard.append([what, steps, 0])
-        return lambda entry=heard[-1]: entry.__setitem__(2, entry[2] + 1)
+        reported.append([what, steps, 0])
+        return lambda entry=reported[-1]: entry.__setitem__(2, entry[2] + 1)
 
     path = Comparison(
-        subjects, tmp_path_factory.mktemp("report"), pictures[:2], field_side=64,
-        conflicts=list_conflicts(folder / "conflict"),
-        labelled=[(path, path.parent.name) for path in pictures], progress=progress,
+        models, tmp_path_factory.mktemp("report"), images[:2], erf_size=64,
+        conflicts=list_cue_conflicts(folder / "conflict"),
+        labeled=[(path, path.parent.name) for path in images], progress=progress,
     ).write()  # fmt: skip
-    assert all(steps == done for _, steps, done in heard), "bars reach their end"
+    assert all(steps == done for _, steps, done in reported), "all progress is complete"
     return path
 
 
-def test_figures_and_numbers_lie_beside_the_page(page):
+def test_figures_and_tables_are_written_to_files(page):
     numbers = json.loads((page.parent / "numbers.json").read_text())
     tables = {"cost", "split", "stages", "speed", "erf", "gaussian", "field-by-stage", "shape-bias",
               "corruptions"}  # fmt: skip
@@ -88,11 +88,11 @@ def test_figures_and_numbers_lie_beside_the_page(page):
     assert {row[0] for row in numbers["shape-bias"][1:]} == {"of <16>"}
 
 
-def test_the_page_says_what_was_not_measured(page):
+def test_the_page_says_what_was_not_measured_and_why(page):
     words = html.unescape(page.read_text("utf-8"))
     assert "<code>untrained</code>: not measured, its weights are random." in words
-    assert "neither among 1000 nor among the 16 classes" in words
-    assert "its classes are not those of the pictures" in words
+    assert "its classes are neither ImageNet's 1000 nor the 16" in words
+    assert "its classes are not those of the images" in words
     assert "http" not in words
     assert words.count("<img") == 8
 
@@ -125,8 +125,8 @@ def chromium():
 
 
 @pytest.mark.parametrize("width", [500, 1280])
-def test_a_browser_shows_it(page, chromium, tmp_path, width):
-    """Renders without console errors, nothing overflows, pictures load, headings sort."""
+def test_layout_in_a_browser(page, chromium, tmp_path, width):
+    """No console errors, no overflow, all images load, and headings sort."""
     probed = tmp_path / "probed.html"
     probed.write_text(page.read_text("utf-8").replace("</body>", PROBE + "</body>"), "utf-8")
     done = subprocess.run(
@@ -150,8 +150,8 @@ def test_a_browser_shows_it(page, chromium, tmp_path, width):
     assert seen["down"] == up[::-1]
 
 
-def test_on_a_phone_nothing_overflows(page, chromium, tmp_path):
-    """390 px, narrower than a browser's own window may be: inside a frame."""
+def test_no_overflow_on_a_phone(page, chromium, tmp_path):
+    """In a frame of 390 px, since a browser window cannot be that narrow."""
     probed = tmp_path / "probed.html"
     probed.write_text(page.read_text("utf-8").replace("</body>", PROBE + "</body>"), "utf-8")
     outer = tmp_path / "outer.html"
@@ -173,11 +173,11 @@ def test_on_a_phone_nothing_overflows(page, chromium, tmp_path):
     assert seen["wide"] == 0
 
 
-def test_bad_input_is_one_sentence(folder, tmp_path):
-    model, pictures = timm.create_model("test_convnext"), list_pictures(folder)
+def test_bad_input(folder, tmp_path):
+    model, images = timm.create_model("test_convnext"), list_images(folder)
     with pytest.raises(InputError, match=r"different names, got \['a', 'a'\]"):
-        Comparison([Subject("a", model), Subject("a", model)], tmp_path, pictures)
+        Comparison([AnalyzedModel("a", model), AnalyzedModel("a", model)], tmp_path, images)
     with pytest.raises(InputError, match="different names, got"):
-        Comparison([], tmp_path, pictures)
-    with pytest.raises(InputError, match="photographs for the receptive fields, got none"):
-        Comparison([Subject("a", model)], tmp_path, [])
+        Comparison([], tmp_path, images)
+    with pytest.raises(InputError, match="images for the receptive fields, got none"):
+        Comparison([AnalyzedModel("a", model)], tmp_path, [])

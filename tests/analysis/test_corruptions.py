@@ -1,8 +1,8 @@
-"""Pixels of the authors' code, and what the definitions say.
+"""Corruptions against the authors' code and against their definitions.
 
-data/corruptions.npz holds a picture and what the published implementations made of it (functions of
-`imagecorruptions` 1.1.2 and, where it differs, of `imagenet_c`, run once with NumPy's old generator
-seeded with the severity). Given the same draws, ours must give the same pixels.
+data/corruptions.npz contains an image and the outputs of the published implementations (functions
+of `imagecorruptions` 1.1.2 and, where it differs, of `imagenet_c`, run once with NumPy's old
+generator seeded with the severity). Given the same draws, ours must give the same pixels.
 """
 
 from pathlib import Path
@@ -16,11 +16,11 @@ from seewide.errors import InputError
 
 pytest.importorskip("scipy")
 GOLDEN = np.load(Path(__file__).parent / "data" / "corruptions.npz")
-PICTURE = Image.fromarray(GOLDEN["picture"])
+IMAGE = Image.fromarray(GOLDEN["picture"])
 
 
 class OldGenerator:
-    """`np.random.RandomState` with the names of the new generator."""
+    """`np.random.RandomState` with the interface of the new generator."""
 
     def __init__(self, seed):
         self.state = np.random.RandomState(seed)
@@ -29,11 +29,11 @@ class OldGenerator:
 
 
 @pytest.mark.parametrize("key", [key for key in GOLDEN.files if key != "picture"])
-def test_pixels_are_those_of_the_reference(key):
+def test_pixels_equal_those_of_the_reference(key):
     name, severity = key.split("-")
-    ours = np.asarray(corrupt(PICTURE, name, int(severity), OldGenerator(int(severity))), dtype=int)
+    ours = np.asarray(corrupt(IMAGE, name, int(severity), OldGenerator(int(severity))), dtype=int)
     difference = np.abs(ours - GOLDEN[key].astype(int))
-    assert difference.max() <= 1  # values are cut to whole numbers, so rounding moves one step
+    assert difference.max() <= 1  # values are truncated, so rounding errors can cause 1
     assert difference.mean() < 0.05
 
 
@@ -56,15 +56,15 @@ def test_frost_is_the_published_blend(tmp_path, monkeypatch):
     Image.new("RGB", (300, 200), (200, 100, 50)).save(tmp_path / "frost.png")
     monkeypatch.setenv("SEEWIDE_FROST", str(tmp_path))
     blends = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
-    for severity, (kept, added) in enumerate(blends, start=1):
-        y = np.asarray(corrupt(PICTURE, "frost", severity, np.random.default_rng(0)), dtype=float)
-        expected = np.clip(kept * GOLDEN["picture"] + added * np.array([200, 100, 50]), 0, 255)
+    for severity, (weight, frost) in enumerate(blends, start=1):
+        y = np.asarray(corrupt(IMAGE, "frost", severity, np.random.default_rng(0)), dtype=float)
+        expected = np.clip(weight * GOLDEN["picture"] + frost * np.array([200, 100, 50]), 0, 255)
         np.testing.assert_allclose(y, expected, atol=1)
     large = Image.new("RGB", (400, 300))
     assert corrupt(large, "frost", 3, np.random.default_rng(0)).size == (400, 300), "enlarged"
 
 
-def test_frost_without_photographs_says_where_they_are(monkeypatch):
+def test_frost_without_photographs(monkeypatch):
     monkeypatch.delenv("SEEWIDE_FROST", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"install --no-deps imagecorruptions.*SEEWIDE_FROST"):
@@ -72,24 +72,24 @@ def test_frost_without_photographs_says_where_they_are(monkeypatch):
 
 
 @pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name != "frost"])
-def test_any_size_and_a_seed_decides(name):
-    tall = PICTURE.resize((37, 64))
+def test_any_size_and_reproducible(name):
+    tall = IMAGE.resize((37, 64))
     once, again, other = (
         np.asarray(corrupt(tall, name, 3, np.random.default_rng(seed))) for seed in (1, 1, 2)
     )
     assert once.shape == (64, 37, 3)
     assert (once == again).all()
-    without_chance = {
+    deterministic = {
         "defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression",
     }  # fmt: skip
-    assert (once == other).all() == (name in without_chance)
+    assert (once == other).all() == (name in deterministic)
 
 
-def test_severity_grows():
+def test_differences_grow_with_severity():
     for name in ("gaussian_noise", "defocus_blur", "contrast", "pixelate", "fog"):
         moved = [
             np.abs(
-                np.asarray(corrupt(PICTURE, name, s, np.random.default_rng(0)), dtype=float)
+                np.asarray(corrupt(IMAGE, name, s, np.random.default_rng(0)), dtype=float)
                 - GOLDEN["picture"]
             ).mean()
             for s in (1, 3, 5)
@@ -97,11 +97,11 @@ def test_severity_grows():
         assert moved == sorted(moved), name
 
 
-def test_bad_input_is_one_sentence():
+def test_bad_input():
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match="unknown corruption 'fogg'; did you mean fog"):
-        corrupt(PICTURE, "fogg", 1, rng)
-    with pytest.raises(InputError, match="severity is 1, 2, 3, 4 or 5, got 6"):
-        corrupt(PICTURE, "fog", 6, rng)
-    with pytest.raises(InputError, match=r"need 32 pixels a side, got \(31, 40\)"):
+        corrupt(IMAGE, "fogg", 1, rng)
+    with pytest.raises(InputError, match="severity must be 1, 2, 3, 4 or 5, got 6"):
+        corrupt(IMAGE, "fog", 6, rng)
+    with pytest.raises(InputError, match=r"need at least 32 x 32 pixels, got \(31, 40\)"):
         corrupt(Image.new("RGB", (31, 40)), "fog", 1, rng)

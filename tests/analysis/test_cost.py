@@ -1,4 +1,4 @@
-"""Counts against sums done by hand and against the authors' figures."""
+"""Counts against sums by hand and against the authors' numbers."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from seewide.analysis.cost import Timings, compare_throughput, count_cost, peak_
 from seewide.errors import InputError
 
 
-def test_a_multiply_add_counts_once():
+def test_multiply_adds_by_hand():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),  # 8 * 16 * 16 outputs, 27 taps each
         nn.Conv2d(8, 8, 13, padding=6, groups=8),  # 8 * 16 * 16 outputs, 169 taps each
@@ -28,7 +28,7 @@ def test_a_multiply_add_counts_once():
     assert str(cost) == "0.0 M parameters, 0.00 G multiply-adds"
 
 
-def test_attention_counts_its_products():
+def test_multiply_adds_of_attention():
     layer = nn.MultiheadAttention(8, 2, bias=False)
 
     class Itself(nn.Module):
@@ -47,14 +47,14 @@ def test_attention_counts_its_products():
 @pytest.mark.parametrize(
     ("letter", "millions", "giga"), [("a", "4.4", "0.64"), ("t", "31.0", "4.90")]
 )
-def test_merged_counts_are_those_of_the_paper(letter, millions, giga):
+def test_fused_counts_equal_those_of_the_paper(letter, millions, giga):
     """UniRepLKNet, tables 4 and 5."""
     merged = seewide.fuse(timm.create_model(f"unireplknet_{letter}"))
     assert str(count_cost(merged)) == f"{millions} M parameters, {giga} G multiply-adds"
 
 
 @pytest.mark.parametrize("letter", ["a", "t"])
-def test_training_form_counts_are_those_of_the_authors_code(letter, parity):
+def test_unfused_counts_equal_those_of_the_authors_code(letter, parity):
     """Those were counted with fvcore, which adds 2 per element of a batch norm, 1 per element
     pooled in squeeze-and-excitation, and 5 per element of the last layer norm."""
     model = timm.create_model(f"unireplknet_{letter}").eval()
@@ -75,7 +75,7 @@ def test_training_form_counts_are_those_of_the_authors_code(letter, parity):
     assert cost.macs + sum(extra) == figures["macs"]
 
 
-def test_peak_memory_sees_what_lives_at_once():
+def test_peak_memory_of_live_tensors():
     x = torch.zeros(1000)
 
     def call():
@@ -90,7 +90,7 @@ def test_peak_memory_sees_what_lives_at_once():
         assert peak_memory(call) == 12000
 
 
-def test_peak_memory_holds_the_activations_of_a_training_step():
+def test_peak_memory_of_a_training_step():
     layers = nn.Sequential(*[nn.Sigmoid() for _ in range(10)])
     x = torch.zeros(1000, requires_grad=True)
 
@@ -102,18 +102,18 @@ def test_peak_memory_holds_the_activations_of_a_training_step():
     assert peak_memory(lambda: layers(x).sum().backward()) >= 10 * 4000
 
 
-def test_throughput_takes_turns_and_compares_within_a_round():
+def test_callables_are_timed_alternately():
     calls = []
     timings = compare_throughput(
-        {name: lambda name=name: calls.append(name) for name in "abc"}, rounds=6, least_seconds=0
+        {name: lambda name=name: calls.append(name) for name in "abc"}, rounds=6, min_seconds=0
     )
     assert [len(seconds) for seconds in timings.rounds.values()] == [6, 6, 6]
     turns = calls[-18:]
-    assert [turns[i] for i in range(0, 18, 3)] == list("abcabc"), "each begins as often"
+    assert [turns[i] for i in range(0, 18, 3)] == list("abcabc"), "each is first equally often"
     assert all(set(turns[i : i + 3]) == set("abc") for i in range(0, 18, 3))
 
 
-def test_the_ratio_forgives_a_machine_that_slows_down():
+def test_the_ratio_is_robust_to_slowdowns():
     timings = Timings({"fast": [1, 1, 10, 10, 10], "slow": [2, 2, 20, 20, 20]})
     assert timings.ratio("fast", "slow") == 2
     assert timings.ratio("slow", "fast") == 0.5
@@ -125,6 +125,6 @@ def test_the_ratio_forgives_a_machine_that_slows_down():
     ]
 
 
-def test_nothing_to_time_is_one_sentence():
+def test_bad_input():
     with pytest.raises(InputError, match="got rounds=1"):
         compare_throughput({"a": lambda: None}, rounds=1)

@@ -1,4 +1,4 @@
-"""The receptive field of things whose receptive field is known."""
+"""Effective receptive fields against known ones."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from seewide.errors import InputError
 
 
 def positive_conv(kernel, dilation=1, stride=1, channels=4):
-    """Depthwise, with positive weights and outputs, so that every tap has a gradient."""
+    """Depthwise, with positive weights and outputs, so that each weight has a gradient."""
     conv = nn.Conv2d(
         channels, channels, kernel, stride, tuple(k // 2 * dilation for k in kernel), dilation,
         groups=channels,
@@ -24,7 +24,7 @@ def positive_conv(kernel, dilation=1, stride=1, channels=4):
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (7, 7), (13, 13), (31, 31), (5, 21)])
-def test_a_depthwise_convolution_sees_its_kernel_and_nothing_else(kernel):
+def test_support_of_a_depthwise_convolution_is_its_kernel(kernel):
     conv = positive_conv(kernel)
     erf = effective_receptive_field(conv, torch.randn(3, 4, 40, 47), features=conv)
     assert erf.contribution.dtype == np.float64
@@ -34,14 +34,14 @@ def test_a_depthwise_convolution_sees_its_kernel_and_nothing_else(kernel):
     assert erf.side(0.999999, linear=True) == max(kernel)
 
 
-def test_stacked_convolutions_add_up():
+def test_support_of_stacked_convolutions():
     model = nn.Sequential(positive_conv((7, 7)), positive_conv((5, 5), dilation=2))
     erf = effective_receptive_field(model, torch.randn(1, 4, 40, 40), features=model)
     assert erf.support == (7 + 8, 7 + 8)
 
 
-def test_only_what_raises_a_positive_feature_contributes():
-    """A pixel with a negative weight, and a feature that is negative, both count nothing."""
+def test_negative_gradients_and_features_do_not_contribute():
+    """Neither a pixel with a negative weight nor a negative feature."""
     conv = nn.Conv2d(1, 1, 3, padding=1)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([[[[1.0, -2, 3], [-4, 5, -6], [7, -8, 9]]]]))
@@ -52,7 +52,7 @@ def test_only_what_raises_a_positive_feature_contributes():
 
 
 def test_area_ratio_of_a_known_map():
-    erf = ERF(np.pad(np.ones((5, 5)), 8), images=1)  # 25 pixels in 21 x 21, all alike
+    erf = ERF(np.pad(np.ones((5, 5)), 8), images=1)  # 25 equal pixels in 21 x 21
     assert erf.side(0.0) == 1
     assert erf.side(9 / 25 - 1e-9) == 3
     assert erf.side(9 / 25 + 1e-9) == 5
@@ -62,7 +62,16 @@ def test_area_ratio_of_a_known_map():
     )
 
 
-def test_the_scores_take_the_logarithm_and_linear_does_not():
+def test_scores_are_log10_of_the_contribution_plus_one():
+    """The scale matters: the logarithm is not scale-invariant."""
+    contribution = np.zeros((3, 3))
+    contribution[1] = 9, 99, 0.5
+    scores = ERF(contribution, images=1).scores
+    np.testing.assert_allclose(scores[1], [0.5, 1, np.log10(1.5) / 2], rtol=1e-12)
+    assert not scores[[0, 2]].any()
+
+
+def test_linear_shares_do_not_use_the_logarithm():
     contribution = np.ones((9, 9))
     contribution[4, 4] = 1e6
     erf = ERF(contribution, images=1)
@@ -71,7 +80,7 @@ def test_the_scores_take_the_logarithm_and_linear_does_not():
     assert erf.side(0.5) > 1
 
 
-def test_the_smallest_square_agrees_with_trying_all_of_them():
+def test_smallest_square_by_exhaustive_search():
     erf = ERF(np.random.default_rng(0).random((24, 19)) ** 4, images=1)
     for threshold in (0.2, 0.3, 0.5, 0.9):
         row, column = 12, 9
@@ -82,7 +91,7 @@ def test_the_smallest_square_agrees_with_trying_all_of_them():
         assert erf.side(threshold) == 2 * i + 1
 
 
-def test_a_timm_model_is_left_as_it_was():
+def test_the_state_of_the_model_is_restored():
     model = timm.create_model("test_convnext").train()
     model.head.eval()
     model.stem.requires_grad_(False)
@@ -97,8 +106,8 @@ def test_a_timm_model_is_left_as_it_was():
 
 
 @pytest.mark.slow
-def test_two_protocols_give_the_two_documented_numbers():
-    """One network, 3 x 3 pixels at either size: r = 9 of 1024^2, and 9 of 224^2 pixels."""
+def test_protocols_resize_to_their_size():
+    """3 x 3 pixels at both sizes: r(99%) is 9 / 1024^2 and 9 / 224^2."""
     assert {"replknet": Protocol(50, 1024), "uniconvnet": Protocol(1000, 224)} == PROTOCOLS
     conv = positive_conv((3, 3), channels=1)
     for name, protocol in PROTOCOLS.items():
@@ -108,20 +117,20 @@ def test_two_protocols_give_the_two_documented_numbers():
         assert erf.area_ratio(0.99) == 9 / protocol.side**2
 
 
-def test_protocols_resize_and_count():
+def test_protocols_take_their_number_of_images():
     conv = positive_conv((3, 3))
     images = torch.randn(5, 4, 10, 12)
     erf = effective_receptive_field(conv, images, Protocol(images=4, side=32), features=conv)
     assert erf.contribution.shape == (32, 32)
     assert erf.images == 4
-    with pytest.raises(InputError, match="takes 50 images, got 2"):
+    with pytest.raises(InputError, match="needs 50 images, got 2"):
         effective_receptive_field(conv, images[:2], "replknet", features=conv)
     with pytest.raises(InputError, match=r"'repln'.*did you mean replknet"):
         effective_receptive_field(conv, images, "repln", features=conv)
 
 
-def test_a_linear_network_s_field_is_the_convolution_of_its_kernels():
-    """float64; kernels are positive, so that no gradient is cut off."""
+def test_erf_of_a_linear_network_is_the_convolution_of_its_kernels():
+    """With positive kernels, so that the ReLU of the gradient removes nothing."""
     from scipy.signal import convolve2d
 
     kernels = [torch.rand(1, 1, *size).double() for size in ((3, 5), (7, 7), (1, 3))]
@@ -131,7 +140,7 @@ def test_a_linear_network_s_field_is_the_convolution_of_its_kernels():
     model = nn.Sequential(*convs)
     erf = effective_receptive_field(model, torch.rand(2, 1, 31, 31).double(), features=model)
     expected = np.ones((1, 1))
-    for kernel in kernels:  # what a pixel contributes: the kernels flipped, as torch correlates
+    for kernel in kernels:  # flipped, since torch correlates
         expected = convolve2d(expected, kernel[0, 0].numpy()[::-1, ::-1])
     h, w = expected.shape
     inner = erf.contribution[15 - h // 2 : 16 + h // 2, 15 - w // 2 : 16 + w // 2]
@@ -139,19 +148,19 @@ def test_a_linear_network_s_field_is_the_convolution_of_its_kernels():
     assert erf.support == (h, w)
 
 
-@pytest.mark.parametrize("name", ["test_convnext", "test_resnet"])  # the latter works in place
-def test_neither_batches_nor_recomputing_change_the_field(name):
+@pytest.mark.parametrize("name", ["test_convnext", "test_resnet"])  # ResNet: in-place
+def test_batch_and_recompute_do_not_change_the_result(name):
     model = timm.create_model(name).double()
     images = torch.randn(5, 3, 64, 64).double()
-    norm = effective_receptive_field(model, images).contribution
+    expected = effective_receptive_field(model, images).contribution
     for options in ({"batch": 2}, {"batch": 8}, {"recompute": True}):
         erf = effective_receptive_field(model, images, **options)
         assert erf.images == 5
-        np.testing.assert_allclose(erf.contribution, norm, rtol=1e-12, atol=1e-18)
+        np.testing.assert_allclose(erf.contribution, expected, rtol=1e-12, atol=1e-18)
     assert all("forward" not in vars(module) for module in model.modules())
 
 
-def test_recomputing_takes_a_fraction_of_the_memory():
+def test_recompute_saves_memory():
     model = timm.create_model("test_convnext3", depths=(2, 6, 6, 2)).eval()
     image = torch.randn(1, 3, 96, 96)
 
@@ -161,7 +170,7 @@ def test_recomputing_takes_a_fraction_of_the_memory():
     assert peak(True) < 0.5 * peak(False)
 
 
-def test_layers_by_name_see_more_the_deeper_they_are():
+def test_deeper_layers_have_larger_fields():
     model = timm.create_model("test_convnext")
     images = torch.randn(2, 3, 96, 96)
     seen = [
@@ -174,7 +183,7 @@ def test_layers_by_name_see_more_the_deeper_they_are():
         effective_receptive_field(model, images, layer="head.fc")
 
 
-def test_an_image_with_a_nan_gradient_is_passed_over():
+def test_images_with_nan_gradients_are_skipped():
     images = torch.randn(3, 4, 12, 12)
     images[1] = float("nan")
     model = nn.Sequential(nn.Softplus(), positive_conv((3, 3)))
@@ -183,38 +192,38 @@ def test_an_image_with_a_nan_gradient_is_passed_over():
     assert np.isfinite(erf.contribution).all()
 
 
-def test_bad_input_is_one_sentence():
+def test_bad_input():
     conv = positive_conv((3, 3))
     images = torch.randn(2, 4, 8, 8)
-    with pytest.raises(InputError, match="Conv2d has no forward_features; say features="):
+    with pytest.raises(InputError, match="Conv2d has no forward_features; pass features="):
         effective_receptive_field(conv, images)
     with pytest.raises(InputError, match=r"must be \(N, C, h, w\), got shape \(1, 64, 4\)"):
         effective_receptive_field(conv, images, features=lambda x: conv(x).flatten(2).mT)
-    with pytest.raises(InputError, match="do not depend on the image"):
+    with pytest.raises(InputError, match="have no gradient with respect to the image"):
         effective_receptive_field(conv, images, features=lambda x: x.detach())
     with pytest.raises(InputError, match=r"images are \(C, H, W\) or .*, got shape \(4, 16000\)"):
         effective_receptive_field(conv, [torch.randn(4, 16000)], features=conv)
-    with pytest.raises(InputError, match=r"of one size, got \(8, 8\) and \(9, 9\)"):
+    with pytest.raises(InputError, match=r"the same size, got \(8, 8\) and \(9, 9\)"):
         effective_receptive_field(conv, [images[0], torch.randn(4, 9, 9)], features=conv)
-    with pytest.raises(InputError, match=r"does not take images of shape \(1, 3, 8, 8\): Given"):
+    with pytest.raises(InputError, match=r"does not accept images of shape \(1, 3, 8, 8\): Given"):
         effective_receptive_field(conv, torch.randn(1, 3, 8, 8), features=conv)
-    with pytest.raises(InputError, match="1 image or more, got batch=0"):
+    with pytest.raises(InputError, match="at least 1, got batch=0"):
         effective_receptive_field(conv, images, features=conv, batch=0)
-    with pytest.raises(InputError, match="images are empty"):
+    with pytest.raises(InputError, match="there are no images"):
         effective_receptive_field(conv, images[:0], features=conv)
     with pytest.raises(InputError, match=r"threshold .* got 1\.5"):
         ERF(np.ones((3, 3)), 1).side(1.5)
 
 
-def test_the_picture_holds_both_maps(tmp_path):
+def test_figure_has_one_panel_per_model(tmp_path):
     erf = ERF(np.random.default_rng(0).random((32, 32)), images=1)
     one = draw_erf({"before": erf}, tmp_path / "one.png")
     two = draw_erf({"before": erf, "after": erf}, tmp_path / "two.png")
     assert imread(two).shape[1] > 1.8 * imread(one).shape[1]
 
 
-def test_what_is_faint_shows(tmp_path):
-    """A bright centre in a field of a hundredth: black with the papers' colours."""
+def test_gamma_brightens_small_scores(tmp_path):
+    """A bright center in a field of 0.01, which is black with gamma 1."""
     contribution = np.full((32, 32), 0.01)
     contribution[16, 16] = 1
     erf = ERF(contribution, images=1)

@@ -1,18 +1,18 @@
-"""The page is parsed by the standard library's reader, and must need nothing but itself."""
+"""The page is valid HTML, loads no other file and escapes all text."""
 
 import base64
 from html.parser import HTMLParser
 
 import pytest
 
-from seewide.analysis.report import Report
-from seewide.errors import InputError
+from seewide.analysis.report import Report, code
+from seewide.errors import InputError, printable
 
 VOID = {"meta", "img"}
 
 
 class Reader(HTMLParser):
-    """Collects tags with their attributes and text, and checks that what opens is closed."""
+    """Collects tags with their attributes and text, and checks that all tags are closed."""
 
     def __init__(self, page):
         super().__init__()
@@ -33,24 +33,24 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def figure(tmp_path):
     path = tmp_path / "dot.png"
     path.write_bytes(b"\x89PNG not really, but bytes are bytes")
     return path
 
 
-def test_the_page_holds_everything_and_fetches_nothing(tmp_path, picture):
+def test_the_page_contains_everything_and_loads_nothing(tmp_path, figure):
     report = Report("Digits & <friends>", "The lead.")
     report.section("One", "With `code <b>` in it.", "Second paragraph.")
-    report.figure(picture, 'A "dot".')
-    report.table(["form", "top-1"], [["training", 98.5], ["merged", "98.5%"]])
+    report.figure(figure, 'A "dot".')
+    report.table(["model", "top-1"], [["training", 98.5], ["fused", "98.5%"]])
     page = report.save(tmp_path / "out" / "report.html").read_text("utf-8")
     reader = Reader(page)
 
     (image,) = [attributes for tag, attributes in reader.tags if tag == "img"]
     kind, _, data = image["src"].partition(";base64,")
     assert kind == "data:image/png"
-    assert base64.b64decode(data) == picture.read_bytes()
+    assert base64.b64decode(data) == figure.read_bytes()
     assert image["alt"] == 'A "dot".'
     assert {tag for tag, _ in reader.tags}.isdisjoint({"link", "iframe", "b"})
     assert [a for tag, a in reader.tags if tag == "script"] == [{}], "one, of its own"
@@ -64,19 +64,38 @@ def test_the_page_holds_everything_and_fetches_nothing(tmp_path, picture):
     assert "prefers-color-scheme: dark" in page
 
 
-def test_a_terminal_hears_the_same_words(picture):
+def test_echo_receives_the_text(figure):
     lines = []
     report = Report("x", echo=lines.append)
     report.section("Speed", "With `fuse` it is fast.")
-    report.figure(picture, "not for a terminal")
-    report.table(["form", "ms"], [["training", 12], ["merged", "3"]])
+    report.figure(figure, "not for a terminal")
+    report.table(["model", "ms"], [["training", 12], ["fused", "3"]])
     assert lines == [
         "\nSpeed\n-----", "With fuse it is fast.",
-        "form      ms", "training  12", "merged     3",
+        "model     ms", "training  12", "fused      3",
     ]  # fmt: skip
 
 
-def test_bad_input_is_one_sentence(tmp_path):
+@pytest.mark.parametrize(
+    "name", ["[red]", "$\\frac$", "a\x1b[31m", "a\nb", "\udcff.png", "<b>&`x`"]
+)
+def test_names_are_shown_literally(tmp_path, figure, name):
+    lines = []
+    report = Report(name, name, echo=lines.append)
+    report.section(name, f"{code(name)}: measured.")
+    report.figure(figure, name)
+    report.table(["model", name], [[name, 1]])
+    page = report.save(tmp_path / "report.html").read_text("utf-8")
+    shown = printable(name)
+    reader = Reader(page)
+    assert "".join(reader.words).count(shown.replace("`", "")) >= 6
+    assert [a["alt"] for tag, a in reader.tags if tag == "img"] == [shown]
+    assert "b" not in {tag for tag, _ in reader.tags}
+    assert not set(page + "".join(lines)) & {"\x1b", "\udcff"}
+    assert "a\nb" not in page
+
+
+def test_bad_input(tmp_path):
     report = Report("x")
     with pytest.raises(InputError, match=r"ends in .png, .jpg, .svg, got .*a.bmp"):
         report.figure(tmp_path / "a.bmp", "")

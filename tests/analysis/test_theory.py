@@ -1,4 +1,4 @@
-"""The arithmetic against closed forms, and against where gradients really arrive."""
+"""Theoretical receptive fields against closed forms and against gradients."""
 
 import pytest
 import timm
@@ -21,7 +21,7 @@ def stack(sizes, dilation=1):
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 @pytest.mark.parametrize(("k", "dilation"), [(3, 1), (7, 1), (3, 3)])
-def test_a_stack_has_the_closed_form_and_gradients_fill_it(n, k, dilation):
+def test_stack_of_convolutions(n, k, dilation):
     model = stack([k] * n, dilation)
     side = n * (k - 1) * dilation + 1
     assert theoretical_receptive_field(model).size == (side, side)
@@ -44,12 +44,12 @@ def test_strides_pooling_and_branches():
     field = theoretical_receptive_field(Net())
     assert field.size == (11 + 4 * 4, 11 + 8 * 4)
     assert field.stride == (4, 4)
-    assert not field.sees_everything
+    assert not field.is_global
     assert str(field) == "27 x 43 px"
 
 
 def test_known_networks():
-    """ResNet-50 with the strides in its 3 x 3 convolutions; ConvNeXt by the formula."""
+    """ResNet-50 with strided 3x3 convolutions; ConvNeXt by the formula."""
     assert theoretical_receptive_field(timm.create_model("resnet50")).size == (427, 427)
     field = theoretical_receptive_field(timm.create_model("convnext_tiny"))
     blocks = sum(6 * stride * n for stride, n in ((4, 3), (8, 3), (16, 9), (32, 3)))
@@ -63,20 +63,20 @@ def test_layers_by_name():
     assert sides == [3, 7, 13]
 
 
-def test_what_looks_everywhere_is_said():
+def test_global_operators_are_recognized():
     pool = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1))
-    assert theoretical_receptive_field(pool).sees_everything
+    assert theoretical_receptive_field(pool).is_global
     assert str(theoretical_receptive_field(pool)) == "the image (windows span 3 x 3 px)"
-    assert theoretical_receptive_field(timm.create_model("test_vit")).sees_everything
+    assert theoretical_receptive_field(timm.create_model("test_vit")).is_global
     resnet = timm.create_model("test_resnet")
-    assert not theoretical_receptive_field(resnet).sees_everything
-    assert theoretical_receptive_field(resnet, features=resnet).sees_everything, "the pooled head"
+    assert not theoretical_receptive_field(resnet).is_global
+    assert theoretical_receptive_field(resnet, features=resnet).is_global, "the pooled head"
 
 
-def test_bad_input_is_one_sentence():
+def test_bad_input():
     with pytest.raises(InputError, match="unknown layer of Sequential '3'; known are 0, 1, 2"):
         theoretical_receptive_field(stack([3, 3, 3]), layer="3")
-    with pytest.raises(InputError, match="no pixel of the input reaches the output of Sequential"):
+    with pytest.raises(InputError, match="the output of Sequential does not depend on the input"):
         theoretical_receptive_field(stack([3]), features=lambda x: torch.zeros(1, 1, 4, 4))
-    with pytest.raises(InputError, match=r"Embedding does not take images of shape \(1, 3, 224"):
+    with pytest.raises(InputError, match=r"Embedding does not accept images of shape \(1, 3, 224"):
         theoretical_receptive_field(nn.Embedding(10, 4))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from seewide.analysis.subject import Subject
+from seewide.analysis.analyzed_model import AnalyzedModel
 from seewide.errors import InputError
 from seewide.preprocess import Preprocess
 
@@ -36,7 +36,7 @@ def test_analyses_see_what_evaluation_sees(image, mode, interpolation, crop_pct)
     )(image)  # fmt: skip
     assert expected_CHW.shape == (3, 32, 32)
     assert torch.equal(preprocess.transform()(image), expected_CHW)
-    subject = Subject("a", timm.create_model("test_convnext"), preprocess)
+    subject = AnalyzedModel("a", timm.create_model("test_convnext"), preprocess)
     assert torch.equal(subject.prepare(image), expected_CHW)
     assert torch.equal(subject.normalize(subject.crop(image)), expected_CHW)
 

@@ -11,7 +11,7 @@ import pytest
 from image_files import truncate
 from PIL import Image
 
-from seewide.analysis.images import open_picture
+from seewide.analysis.images import load_image
 from seewide.data import read_image, verify_image
 from seewide.errors import InputError
 
@@ -22,7 +22,7 @@ def test_16_bit_grey_is_scaled(tmp_path):
     for name in ("ramp.png", "ramp.tif", "ramp.ppm"):
         path = tmp_path / name
         Image.fromarray((RAMP_HW * 257).astype(np.uint16)).save(path)
-        for read in (read_image, open_picture):
+        for read in (read_image, load_image):
             pixels_HW3 = np.asarray(read(path))
             assert pixels_HW3.shape == (16, 16, 3)
             assert (pixels_HW3 == RAMP_HW[..., None]).all()
@@ -35,7 +35,7 @@ def test_float_images_are_scaled_or_refused(tmp_path):
     assert (np.asarray(read_image(path)) == RAMP_HW[..., None]).all()
     for wrong in (RAMP_HW.astype(np.float32), np.full((4, 4), np.nan, np.float32)):
         Image.fromarray(wrong).save(path)
-        for read in (read_image, verify_image, open_picture):
+        for read in (read_image, verify_image, load_image):
             with pytest.raises(InputError, match=r"ramp\.tif .* values are in .*, not in 0\.\.1"):
                 read(path)
 
@@ -64,7 +64,7 @@ def test_exif_orientation_is_applied(tmp_path, kind):
     exif[0x0112] = 6  # to be turned clockwise for display
     path = tmp_path / f"x.{kind}"
     upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
-    for read in (read_image, open_picture):
+    for read in (read_image, load_image):
         image = read(path)
         assert image.size == (16, 8)
         assert image.getpixel((1, 4))[0] > 250
@@ -78,7 +78,7 @@ def test_postscript_under_another_name_is_not_run(tmp_path, monkeypatch):
     (tmp_path / "x.jpg").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
     )
-    for read in (read_image, verify_image, open_picture):
+    for read in (read_image, verify_image, load_image):
         with pytest.raises(InputError, match=r"x\.jpg is not an image that can be read"):
             read(tmp_path / "x.jpg")
 

@@ -1,4 +1,4 @@
-"""What the page rounds, the files keep."""
+"""The files of a report folder."""
 
 import csv
 import json
@@ -6,16 +6,16 @@ import json
 import pytest
 from PIL import Image
 
-from seewide.analysis.workbook import Workbook
+from seewide.analysis.report_folder import ReportFolder
 from seewide.errors import InputError
 
 
-def test_files_hold_all_digits_and_the_page_three(tmp_path):
-    book = Workbook("Title", "lead", tmp_path / "out")
+def test_files_are_unrounded_and_the_page_is_rounded(tmp_path):
+    report = ReportFolder("Title", "lead", tmp_path / "out")
     rows = [("a", 1234.5678, 0.0123456), ("b", float("nan"), 3)]
-    book.keep_table("cost", ("network", "x", "y"), rows)
-    book.keep_table("hidden", ("only",), [("in files",)], shown=False)
-    page = book.close().read_text("utf-8")
+    report.save_table("cost", ("network", "x", "y"), rows)
+    report.save_table("hidden", ("only",), [("in files",)], shown=False)
+    page = report.close().read_text("utf-8")
     for cell in ("1235", "0.0123", "<td>-</td>", "<td>3</td>"):
         assert cell in page
     assert "in files" not in page
@@ -27,7 +27,7 @@ def test_files_hold_all_digits_and_the_page_three(tmp_path):
         assert list(csv.reader(file)) == [["only"], ["in files"]]
 
 
-def test_a_figure_is_drawn_in_both_forms(tmp_path):
+def test_figures_are_written_as_png_and_svg(tmp_path):
     drawn = []
 
     def draw(path):
@@ -35,9 +35,13 @@ def test_a_figure_is_drawn_in_both_forms(tmp_path):
         Image.new("RGB", (4, 4)).save(path, "PNG")
         return path
 
-    book = Workbook("Title", "lead", tmp_path)
-    book.keep_figure("curves of a/b", draw, "caption")
+    report = ReportFolder("Title", "lead", tmp_path)
+    report.save_figure("curves of a/b", draw, "caption")
     assert drawn == ["curves-of-a-b.svg", "curves-of-a-b.png"]
-    assert book.html().count("data:image/png") == 1
+    report.save_figure("curves of a b", draw, "caption")
+    assert drawn[2:] == ["curves-of-a-b-2.svg", "curves-of-a-b-2.png"], "not overwritten"
+    report.save_figure("x" * 300, draw, "caption")
+    assert len(drawn[-1]) < 100
+    assert report.html().count("data:image/png") == 3
     with pytest.raises(InputError, match="a row of this table has 2 cells"):
-        book.keep_table("t", ("a", "b"), [("only",)])
+        report.save_table("t", ("a", "b"), [("only",)])

@@ -1,7 +1,9 @@
-"""Figures: one palette, one type size, no decoration that carries no number.
+"""Figures: training curves, confusion matrices, bars and image grids in one style.
 
-Every function draws on a `Figure` of its own (never pyplot, so no global state and no window), and
-saves atomically; the ending of `path` chooses the format (`.png`, `.svg`, `.pdf`).
+Each function draws on its own `Figure` (never through pyplot, so without global state or windows)
+and writes the file atomically. The suffix of `path` selects the format (`.png`, `.svg`, `.pdf`);
+without a suffix it is PNG. Names are shown as they are: `$` starts no formula and control
+characters are escaped.
 """
 
 from __future__ import annotations
@@ -9,27 +11,27 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seewide.errors import InputError, write_atomically
+from seewide.errors import InputError, printable, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, FAINT = "#1f2933", "#9aa5b1"
-# Distinguishable with every common colour blindness and in grey (after Okabe and Ito 2008).
+# Distinguishable in grayscale and with all common color vision deficiencies (Okabe and Ito 2008).
 PALETTE = ("#1f6fb2", "#e07b39", "#2a9d76", "#b5559b", "#8c6d31")
-DASHES = ("-", "--", ":", "-.")  # for lines beyond five
-MORE = ("#c9a66b", "#7fb7d9", "#5c6f7f", "#c7ced6")  # for parts of a whole beyond five
+DASHES = ("-", "--", ":", "-.")  # for more than five lines
+MORE = ("#c9a66b", "#7fb7d9", "#5c6f7f", "#c7ced6")  # for more than five parts of a bar
 STYLE = {
     "font.size": 10,
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal on every machine
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
@@ -54,27 +56,35 @@ STYLE = {
 
 
 def draw_curves(metrics: Sequence[Mapping[str, float]], path: str | os.PathLike) -> Path:
-    """Loss on the left, accuracy in percent on the right, over epochs.
+    """Loss (left) and accuracy in percent (right) over epochs.
 
     Args:
-        metrics: one mapping per epoch. `epoch` is the abscissa (default: the position, from 1);
-            every key ending in `loss` is a curve on the left, every key containing `top` (as in
-            `val_top1`, in percent) a curve on the right. Epochs may lack a key.
+        metrics: one mapping per epoch. `epoch` is the x value (default: the position, from 1).
+            Each key that ends in `loss` is a line of the left panel, each key that contains `top`
+            (such as `val_top1`, in percent) a line of the right one. Keys may be missing in some
+            epochs.
+        path: of the figure.
+
+    Raises:
+        InputError: no such key in any epoch.
     """
     losses = _keys(metrics, lambda key: key.endswith("loss"))
     accuracies = _keys(metrics, lambda key: "top" in key)
     panels = [Panel.of("loss", metrics, losses), Panel.of("accuracy (%)", metrics, accuracies, 1)]
     panels = [panel for panel in panels if panel.lines]
     if not panels:
-        raise InputError("no curves to draw: the metrics hold no key with `loss` or `top` in it")
+        raise InputError("no curves to draw: the metrics have no key with `loss` or `top` in it")
     return draw_lines(panels, path)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One axis of `draw_lines`: label -> points of a line, the abscissa an epoch.
+    """One plot of `draw_lines`.
 
-    `digits` after the point has the last value of a line in the legend; None: three that count.
+    Attributes:
+        title: of the plot.
+        lines: label -> (epoch, value) pairs.
+        digits: decimals of the last value in the legend; None: three significant digits.
     """
 
     title: str
@@ -89,19 +99,19 @@ class Panel:
         keys: Sequence[str],
         digits: int | None = 3,
     ) -> Panel:
-        """A line for each key; epochs may lack it."""
+        """One line per key of the metrics."""
         lines = {key.replace("_", " "): points(metrics, key) for key in keys}
         return cls(title, lines, digits)
 
     def last(self, line: Sequence[tuple[float, float]]) -> str:
-        """The last value in words."""
+        """The last value of a line, formatted."""
         if not line:
             return ""
         return f"{line[-1][1]:.3g}" if self.digits is None else f"{line[-1][1]:.{self.digits}f}"
 
 
 def points(metrics: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
-    """(epoch, value) of the epochs that have a finite value; see `draw_curves`."""
+    """(epoch, value) of the epochs with a finite value of `key`; see `draw_curves`."""
     return [
         (row.get("epoch", position), row[key])
         for position, row in enumerate(metrics, start=1)
@@ -112,13 +122,14 @@ def points(metrics: Sequence[Mapping[str, float]], key: str) -> list[tuple[float
 def draw_lines(
     panels: Sequence[Panel], path: str | os.PathLike, columns: int = 2, shared: bool = False
 ) -> Path:
-    """Lines over epochs, panel beside panel.
+    """Plots of values over epochs, side by side.
 
     Args:
         panels: at least one.
-        columns: at most so many panels beside each other.
-        shared: one legend below for all panels, which then have the same labels; else each has its
-            own, with the last values.
+        path: of the figure.
+        columns: maximum number of panels in a row.
+        shared: draw one legend for all panels, which then must have the same labels; by default
+            each panel has its own legend, with the last values.
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -129,14 +140,14 @@ def draw_lines(
         for axis, panel in zip(axes, panels, strict=False):
             for index, (label, line) in enumerate(panel.lines.items()):
                 x, y = zip(*line, strict=True) if line else ((), ())
-                # The last value goes into the legend: beside the lines, two would collide.
+                # The last value is in the legend since labels beside the lines could overlap.
                 axis.plot(
                     x, y, color=PALETTE[index % len(PALETTE)],
                     linestyle=DASHES[index // len(PALETTE) % len(DASHES)],
-                    label=label if shared else f"{label}  {panel.last(line)}".rstrip(),
+                    label=plain(label if shared else f"{label}  {panel.last(line)}".rstrip()),
                     marker="o" if len(y) < 2 else None,
                 )  # fmt: skip
-            axis.set_title(panel.title)
+            axis.set_title(plain(panel.title))
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axis.grid(axis="y")
@@ -151,12 +162,18 @@ def draw_lines(
 
 
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.PathLike) -> Path:
-    """Rows are the true classes, columns the predicted ones; the shade is the share of the row.
+    """A confusion matrix: rows are the true classes, columns the predicted ones.
+
+    The color is the fraction of the row. Counts are printed up to 20 classes and names up to 60,
+    since more would not be readable.
 
     Args:
-        matrix: (C, C) counts, `matrix[true, predicted]`; lists, arrays and CPU tensors do.
-        class_names: C names. Counts are printed up to 20 classes, names up to 60: beyond that
-            they would not be readable, and the shade tells the story.
+        matrix: (C, C) counts, `matrix[true, predicted]`; a list, array or CPU tensor.
+        class_names: C names.
+        path: of the figure.
+
+    Raises:
+        InputError: a matrix of another shape.
     """
     counts = np.asarray(matrix)
     classes = len(class_names)
@@ -165,23 +182,24 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | o
             f"a confusion matrix of {classes} classes is ({classes}, {classes}), got {counts.shape}"
         )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(max(3.6, 0.42 * classes + 1.6), 11.0)
+    names = [plain(name) for name in class_names]
+    size = min(max(3.6, 0.42 * classes + 1.6), 11.0)
     with style():
-        figure, (axis,) = canvas(1, 1, width=side + 0.5, height=side)
-        image = axis.imshow(shares, cmap=_one_hue(), norm=_eye_for_the_small())
+        figure, (axis,) = canvas(1, 1, width=size + 0.5, height=size)
+        image = axis.imshow(shares, cmap=_blues(), norm=_emphasize_small())
         if classes <= 20:
             for (row, column), count in np.ndenumerate(counts):
                 if count:
-                    colour = "white" if shares[row, column] > 0.5 else INK
+                    color = "white" if shares[row, column] > 0.5 else INK
                     axis.text(column, row, f"{count:g}", ha="center", va="center",
-                              fontsize=8, color=colour)  # fmt: skip
+                              fontsize=8, color=color)  # fmt: skip
         if classes <= 60:
-            size = 9 if classes <= 20 else 6
-            upright = max(len(str(name)) for name in class_names) * classes > 40
-            axis.set_xticks(range(classes), class_names, fontsize=size, rotation=90 * upright)
-            axis.set_yticks(range(classes), class_names, fontsize=size)
-        right = np.trace(counts) / max(counts.sum(), 1)
-        axis.set_title(f"{int(counts.sum())} images, {right:.1%} right")
+            fontsize = 9 if classes <= 20 else 6
+            upright = max(map(len, names)) * classes > 40
+            axis.set_xticks(range(classes), names, fontsize=fontsize, rotation=90 * upright)
+            axis.set_yticks(range(classes), names, fontsize=fontsize)
+        accuracy = np.trace(counts) / max(counts.sum(), 1)
+        axis.set_title(f"{int(counts.sum())} images, accuracy {accuracy:.1%}")
         axis.set_xlabel("predicted")
         axis.set_ylabel("true")
         axis.tick_params(length=0)
@@ -195,11 +213,15 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | o
 def draw_bars(
     bars: Mapping[str, tuple[float, float, float]], unit: str, path: str | os.PathLike
 ) -> Path:
-    """Horizontal bars from zero, the figure beside each.
+    """Horizontal bars from zero, each with its value and range.
 
     Args:
-        bars: label -> (value, low, high); the thin line spans low to high.
-        unit: what the numbers are, such as "milliseconds per batch of 8 (less is better)".
+        bars: label -> (value, low, high); a thin line spans low to high.
+        unit: x label, such as "milliseconds per batch of 8 (less is better)".
+        path: of the figure.
+
+    Raises:
+        InputError: no bars.
     """
     if not bars:
         raise InputError("no bars to draw")
@@ -207,15 +229,15 @@ def draw_bars(
     rows = np.arange(len(bars))
     with style():
         figure, (axis,) = canvas(1, 1, width=7.2, height=0.9 + 0.5 * len(bars))
-        axis.barh(rows, values, height=0.62, color=colours(len(bars)))
+        axis.barh(rows, values, height=0.62, color=colors(len(bars)))
         axis.hlines(rows, lows, highs, color=INK, linewidth=1)
         for row, value, high in zip(rows, values, highs, strict=True):
             axis.annotate(short(value), (max(value, high), row), xytext=(5, 0), va="center",
                           textcoords="offset points")  # fmt: skip
-        axis.set_yticks(rows, bars)
+        axis.set_yticks(rows, [plain(label) for label in bars])
         axis.invert_yaxis()
         axis.set_xlim(0, highs.max() * 1.12)
-        axis.set_xlabel(unit)
+        axis.set_xlabel(plain(unit))
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
@@ -229,15 +251,20 @@ def draw_samples(
     columns: int = 8,
     marked: Sequence[bool] = (),
 ) -> Path:
-    """A grid of images with a caption over each.
+    """A grid of images, each with a caption above it.
 
     Args:
-        images: (H, W) grey or (H, W, 3) colour, 0..1 or uint8.
+        images: (H, W) grayscale or (H, W, 3) RGB, 0..1 or uint8.
         captions: one per image.
-        marked: True sets the caption in orange, for what deserves a look, such as mistakes.
+        path: of the figure.
+        columns: images per row.
+        marked: True draws the caption in orange, for example of misclassified images.
+
+    Raises:
+        InputError: no images, or another number of captions.
     """
     if not len(images) or len(images) != len(captions):
-        raise InputError(f"as many captions as images, got {len(captions)} and {len(images)}")
+        raise InputError(f"one caption per image is needed, got {len(captions)} and {len(images)}")
     rows = math.ceil(len(images) / columns)
     with style():
         figure, axes = canvas(rows, columns, width=1.05 * columns, height=1.25 * rows)
@@ -246,45 +273,91 @@ def draw_samples(
         marked = itertools.chain(marked, itertools.repeat(False))
         for axis, image, caption, mark in zip(axes, images, captions, marked):  # noqa: B905 - endless
             axis.imshow(image, cmap="gray_r" if np.ndim(image) == 2 else None)
-            axis.set_title(caption, fontsize=9, loc="center", pad=3,
+            axis.set_title(plain(caption), fontsize=9, loc="center", pad=3,
                            color=PALETTE[1] if mark else INK)  # fmt: skip
         return save(figure, path)
 
 
 def style():
-    """Context in which to make and save a figure of this look."""
+    """A context in which figures are made and saved in this style."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
 def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` x `height` inches and its rows * columns axes, row by row."""
+    """A figure of `width` x `height` inches and its rows * columns axes in row-major order."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(rows, columns)).flat)
 
 
+def figure_path(path: str | os.PathLike) -> Path:
+    """The path that `save` writes to: `.png` is appended if there is no suffix.
+
+    Call it before a long measurement, so that a bad path is refused first.
+
+    Raises:
+        InputError: a suffix that matplotlib cannot write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path = Path(path)
+    formats = FigureCanvasAgg.get_supported_filetypes()
+    if not path.suffix:
+        return path.with_name(f"{path.name}.png")
+    if path.suffix[1:].lower() not in formats:
+        known = ", ".join(f".{name}" for name in sorted(formats))
+        raise InputError(f"a figure ends in {known}, got {path}")
+    return path
+
+
 def save(figure: Figure, path: str | os.PathLike) -> Path:
-    """Save atomically, in the format that the ending of `path` says."""
+    """Write a figure atomically in the format of the suffix; returns the path, see `figure_path`.
+
+    Raises:
+        InputError: an unknown suffix, or the file cannot be written.
+    """
+    path = figure_path(path)
     return write_atomically(
         path, lambda scratch: figure.savefig(scratch, facecolor="white", bbox_inches="tight")
     )
 
 
-def _keys(metrics, wanted) -> list[str]:
-    """Keys of the rows in order of appearance."""
+def plain(text: object) -> str:
+    """Text for matplotlib that is drawn literally.
+
+    Dollar signs would start a formula, and labels with a leading underscore would be left out of
+    legends. Control characters are escaped.
+    """
+    text = printable(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def plain_keys(items: Mapping) -> dict:
+    """The mapping with `plain` keys, in order; keys that become equal stay apart by spaces."""
+    result: dict = {}
+    for key, value in items.items():
+        label = plain(key)
+        while label in result:
+            label += " "
+        result[label] = value
+    return result
+
+
+def _keys(metrics: Iterable[Mapping], wanted) -> list[str]:
+    """Keys of all rows for which `wanted(key)` holds, in order of appearance."""
     return list(dict.fromkeys(key for row in metrics for key in row if wanted(key)))
 
 
-def colours(count: int) -> list[str]:
-    """As many of the palette, from its beginning again where there are more."""
+def colors(count: int) -> list[str]:
+    """`count` colors of the palette, repeated if there are more than it has."""
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
 def short(value: float) -> str:
-    """Three digits, and never fewer than stand before the point."""
+    """Three significant digits, but never a power of ten for values of 1000 and above."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -292,7 +365,7 @@ def _percent(value: float, _position=None) -> str:
     return f"{value:.0%}"
 
 
-def _one_hue():
+def _blues():
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list(
@@ -300,8 +373,8 @@ def _one_hue():
     )
 
 
-def _eye_for_the_small():
-    """0..1, with the rare mistakes darker than they would be on a linear scale."""
+def _emphasize_small():
+    """0..1 on a power scale, so that rare confusions are visible."""
     from matplotlib.colors import PowerNorm
 
     return PowerNorm(0.6, vmin=0, vmax=1)

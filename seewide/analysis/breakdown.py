@@ -1,24 +1,24 @@
-"""Where a network's parameters and multiply-adds are: by stage, and by kind of layer.
+"""Parameters and multiply-adds of a model by stage and by kind of layer.
 
-The operators that a forward pass executes are caught on the meta device, with the module they run
-in, so this needs no list of layer classes and holds for any `nn.Module`. Kinds follow Figure 5 of
-PeLK (arXiv 2403.07589) and are told by shapes:
+The operators of a forward pass are recorded on the meta device, with the module in which they run,
+so this works for any `nn.Module`. The kinds follow Figure 5 of PeLK (arXiv 2403.07589) and are
+decided by shapes:
 
-* large kernel: a depthwise convolution of stride 1 with a side of 7 or more;
-* small kernel: any other convolution of stride 1 with a window;
-* down-sampling: a convolution with a stride, the stem's as well;
-* FFN: 1 x 1 convolutions and linear layers on maps, which mix channels;
+* large kernel: a depthwise convolution with stride 1 and a kernel size of at least 7;
+* small kernel: any other convolution with stride 1 and a kernel larger than 1x1;
+* down-sampling: a convolution with a larger stride, including the stem;
+* FFN: 1x1 convolutions and linear layers on maps;
 * attention: products of activations with activations;
-* head: after the last stage;
-* gate: 1 x 1 convolutions and linear layers on pooled maps, as in squeeze-and-excitation;
+* head: everything after the last stage;
+* gate: 1x1 convolutions and linear layers on pooled maps, as in squeeze-and-excitation;
 * embedding: parameters named `pos_embed`, and products of parameters with parameters, as in PeLK's
   position maps;
-* rest: norms, scales, biases of their own.
+* rest: norms, scales and separate biases.
 
-*Dense* multiply-adds count every tap of every kernel. Where weights are shared (PeLK's grids) or
-zero (sparse training), fewer products are of distinct non-zero weights: *distinct*, dense times the
-non-zero parameters over the taps. That is what an execution that profits from both computes; one
-that does not computes the dense count.
+Multiply-adds are those of dense execution. Where weights are shared (PeLK's peripheral kernels) or
+zero (sparse training), *distinct* multiply-adds are the dense ones times the number of non-zero
+parameters over the number of kernel weights: the cost of an implementation that makes use of
+sharing and sparsity.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from seewide.analysis._modes import OnMeta
+from seewide.analysis._inspection import MetaModel
 from seewide.errors import InputError, unknown
 
 KINDS = (
@@ -49,7 +49,14 @@ aten = torch.ops.aten
 
 @dataclass
 class Share:
-    """Of one kind in one stage; `activations` are the numbers that its operators put out."""
+    """Cost of one kind of layer in one stage.
+
+    Attributes:
+        parameters: number of parameters.
+        macs: multiply-adds.
+        distinct_macs: see above.
+        activations: number of output elements of the counted operators.
+    """
 
     parameters: int = 0
     macs: int = 0
@@ -66,20 +73,26 @@ class Share:
 
 
 @dataclass
-class CostSplit:
-    """`shares[stage][kind]`, stages in order of execution."""
+class CostBreakdown:
+    """Cost by stage and kind of layer.
+
+    Attributes:
+        shares: `shares[stage][kind]`, stages in the order of execution.
+    """
 
     shares: dict[str, dict[str, Share]] = field(default_factory=dict)
 
     @property
     def total(self) -> Share:
+        """Sum over all stages and kinds."""
         return sum((share for kinds in self.shares.values() for share in kinds.values()), Share())
 
     def by_stage(self) -> dict[str, Share]:
+        """Sum over the kinds of each stage."""
         return {stage: sum(kinds.values(), Share()) for stage, kinds in self.shares.items()}
 
     def by_kind(self) -> dict[str, Share]:
-        """In the order of `KINDS`, those that occur."""
+        """Sum over the stages of each kind that occurs, in the order of `KINDS`."""
         totals: dict[str, Share] = defaultdict(Share)
         for kinds in self.shares.values():
             for kind, share in kinds.items():
@@ -95,21 +108,21 @@ class CostSplit:
         ]
 
 
-def split_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> CostSplit:
-    """Split what `count_cost` counts, for one input of `shape`, in evaluation mode.
+def break_down_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> CostBreakdown:
+    """Break down the counts of `cost.count_cost` for one input of `shape` in evaluation mode.
 
-    Stages are those of timm's `feature_info` where the model has it, otherwise its children.
+    Stages are those in timm's `feature_info`; for other models, the children of `model`.
     """
-    meta = OnMeta(model)
+    meta = MetaModel(model)
     stages = _stage_names(model)
     x = meta.input(shape)
     executed = _Executed(x)
-    with executed.tracker, executed:  # the mode enters itself again for parts of an operator
+    with executed.tracker, executed:  # the mode is entered again to decompose operators
         meta.call(x)
     shares: dict[str, dict[str, Share]] = defaultdict(lambda: defaultdict(Share))
     last = max((i for i, op in enumerate(executed.ops) if _stage(op.module, stages) in stages),
                default=len(executed.ops))  # fmt: skip
-    kinds: dict[str, Counter[str]] = defaultdict(Counter)  # by module, weighed by multiply-adds
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)  # multiply-adds by module and kind
     parameters = dict(model.named_parameters())
     for i, op in enumerate(executed.ops):
         stage = _stage(op.module, stages)
@@ -128,27 +141,36 @@ def split_cost(model: nn.Module, shape: Sequence[int] = (1, 3, 224, 224)) -> Cos
         else:
             kind = "rest"
         shares[_stage(module, stages)][kind].parameters += parameter.numel()
-    return CostSplit({stage: dict(kinds) for stage, kinds in shares.items()})
+    return CostBreakdown({stage: dict(kinds) for stage, kinds in shares.items()})
 
 
-def draw_split(
-    splits: Mapping[str, CostSplit], path: str | os.PathLike, what: str = "macs"
+def draw_cost_breakdown(
+    splits: Mapping[str, CostBreakdown], path: str | os.PathLike, what: str = "macs"
 ) -> Path:
-    """A bar per network, cut into kinds; PeLK's Figure 5. `what` is an attribute of `Share`."""
-    from seewide.analysis import pictures
+    """A stacked bar of the kinds for each model, as PeLK's Figure 5.
+
+    Args:
+        splits: label -> cost.
+        path: of the figure.
+        what: attribute of `Share`.
+
+    Raises:
+        InputError: no models, or an unknown `what`.
+    """
+    from seewide.analysis import figures
 
     unit = {"macs": "multiply-adds (G)", "distinct_macs": "distinct multiply-adds (G)",
             "parameters": "parameters (M)", "activations": "activations (M)"}  # fmt: skip
     if what not in unit:
         raise unknown("share", what, unit)
     if not splits:
-        raise InputError("no network to split the cost of")
+        raise InputError("no cost to draw")
     scale = 1e9 if "macs" in what else 1e6
     kinds = [kind for kind in KINDS if any(kind in split.by_kind() for split in splits.values())]
-    hues = dict(zip(KINDS, [*pictures.PALETTE, *pictures.MORE], strict=True))
+    hues = dict(zip(KINDS, [*figures.PALETTE, *figures.MORE], strict=True))
     rows = range(len(splits))
-    with pictures.style():
-        figure, (axis,) = pictures.canvas(1, 1, 8.0, 1.5 + 0.5 * len(splits))
+    with figures.style():
+        figure, (axis,) = figures.canvas(1, 1, 8.0, 1.5 + 0.5 * len(splits))
         start = [0.0] * len(splits)
         for kind in kinds:
             parts = [split.by_kind().get(kind, Share()) for split in splits.values()]
@@ -158,7 +180,7 @@ def draw_split(
         for row, end in zip(rows, start, strict=True):
             axis.annotate(f"{end:.3g}", (end, row), xytext=(5, 0), va="center",
                           textcoords="offset points")  # fmt: skip
-        axis.set_yticks(rows, splits)
+        axis.set_yticks(rows, [figures.plain(label) for label in splits])
         axis.invert_yaxis()
         axis.set_xlim(0, max(start) * 1.1 or 1)
         axis.set_xlabel(unit[what])
@@ -166,12 +188,20 @@ def draw_split(
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
         figure.legend(loc="outside upper center", ncols=min(len(kinds), 5), fontsize=8)
-        return pictures.save(figure, path)
+        return figures.save(figure, path)
 
 
 @dataclass
 class _Op:
-    """One executed operator: where, what kind, how much; `taps` is the size of its weight."""
+    """One executed operator.
+
+    Attributes:
+        module: name of the module that ran it.
+        kind: of KINDS.
+        macs: multiply-adds.
+        outputs: number of output elements.
+        taps: number of elements of its weight.
+    """
 
     module: str
     kind: str
@@ -181,12 +211,16 @@ class _Op:
 
 
 class _Executed(TorchDispatchMode):
-    """Records the operators that multiply and add; `x` is the input."""
+    """Records the operators that have multiply-adds.
+
+    Args:
+        x: the input of the model.
+    """
 
     def __init__(self, x: Tensor):
         super().__init__()
         self.ops: list[_Op] = []
-        self.from_input = {id(x): x}  # with the tensors, so that no id is used twice
+        self.from_input = {id(x): x}  # the tensors are kept alive, so that no id is reused
         self.tracker = ModuleTracker()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -211,7 +245,7 @@ class _Executed(TorchDispatchMode):
         weight = args[1] if packet is aten.convolution else tensors[-1]
         innermost = max(self.tracker.parents, key=len)
         return _Op(
-            module=innermost.removeprefix("OnMeta").removeprefix(".model").removeprefix("."),
+            module=innermost.removeprefix("MetaModel").removeprefix(".model").removeprefix("."),
             kind=_kind(packet, args) if self._depends_on_input(args) else "embedding",
             macs=flop_registry[packet](*args, **kwargs, out_val=y) // 2,
             outputs=sum(leaf.numel() for leaf in tree_leaves(y) if isinstance(leaf, Tensor)),
@@ -236,7 +270,7 @@ def _kind(packet, args: tuple) -> str:
 
 
 def _distinct(op: _Op, parameters: dict[str, Tensor]) -> float:
-    """Non-zero parameters over taps of the weight that the operator used; 1 for dense ones."""
+    """Non-zero parameters over elements of the weight; 1 for dense weights."""
     weight = parameters.get(f"{op.module}.weight" if op.module else "weight")
     if weight is None or weight.is_meta or op.kind in ("attention", "embedding"):
         return 1.0
@@ -244,7 +278,7 @@ def _distinct(op: _Op, parameters: dict[str, Tensor]) -> float:
 
 
 def _stage_names(model: nn.Module) -> list[str]:
-    """Names of the stages' modules: timm's, or those of the children."""
+    """Names of the stages in timm's `feature_info`; empty for other models."""
     try:
         return [info["module"] for info in model.feature_info]
     except (AttributeError, KeyError, TypeError):
@@ -255,4 +289,4 @@ def _stage(module: str, stages: Sequence[str]) -> str:
     for stage in stages:
         if module == stage or module.startswith(f"{stage}."):
             return stage
-    return module.partition(".")[0] or "whole"
+    return module.partition(".")[0] or "model"
