@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, Verbosity, given, settings
 from hypothesis import seed as seeded
 from operator_cases import CONTEXTS, OPERATORS, Case, as_code, cases, check
 
+from benchmarks.conditions import Settings, conditions, write_rows
+
 COMPILED_ONE_IN = 100  # a compilation takes as long as 100 other cases
 BATCH = 250  # cases that hypothesis draws in one run, each run with a seed of its own
 
@@ -32,6 +34,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True  # with NaN: shows unwritten results
+    found = conditions(Settings())  # before the run: names the revision that it imports
     start, ran, failures = time.monotonic(), Counter(), []
 
     batch = 0
@@ -50,20 +53,15 @@ def main() -> int:
     summary = f"{ran.total()} in {time.monotonic() - start:.0f} s, {len(failures)} failed"
     print(summary)
     if not arguments.dry:
-        print(write_table(ran, arguments.seed, summary))
+        print(write_table(ran, found | {"command": " ".join(sys.argv), "cases": summary}))
     return 1 if failures else 0
 
 
-def write_table(ran: Counter, seed: int, summary: str) -> Path:
+def write_table(ran: Counter, found: dict[str, str]) -> Path:
     """benchmarks/results/fuzz-operators-*.csv: a row per operator, a column per kind of case."""
-    from benchmarks.conditions import Settings, conditions, write_rows
-
     kinds = [*CONTEXTS, "compile"]
     rows = [[name, *(ran[name, kind] for kind in kinds)] for name in sorted(OPERATORS)]
     rows.append(["all", *(sum(ran[name, kind] for name in OPERATORS) for kind in kinds)])
-    found = conditions(Settings())
-    command = f"python tests/ops/fuzz.py --cases {ran.total()} --seed {seed}"
-    found |= {"command": command, "cases": summary}
     name = f"fuzz-operators-torch{torch.__version__.partition('+')[0]}"
     return write_rows(name, found, ["operator", *kinds], rows)
 
