@@ -52,7 +52,7 @@ def read_series(path: Path) -> SeriesTable:
 
     Raises:
         InputError: no such file, text in a column of numbers, times that are unsorted, repeated or
-            of unequal distance, or a column that is constant or has no number.
+            of unequal distance, or a column that is constant or has only gaps.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
@@ -76,7 +76,7 @@ def read_series(path: Path) -> SeriesTable:
     for name, column in zip(columns, values.T, strict=True):
         present = column[~np.isnan(column)]
         if not len(present):
-            raise InputError(f"{path} has no number in the column {name}")
+            raise InputError(f"{path} has only gaps in the column {name}")
         if present.min() == present.max():
             value = f"every value is {present[0]:g}"
             raise InputError(f"{path} is constant in the column {name}: {value}")
@@ -103,7 +103,7 @@ def _number(cell: str, path: Path, line: int, column: str) -> float:
         value = float(cell)
     except ValueError:
         where = f"{path}, line {line}"
-        raise InputError(f"{where}: {cell!r} in the column {column} is no number") from None
+        raise InputError(f"{where}: {cell!r} in the column {column} is not a number") from None
     if np.isinf(value):
         raise InputError(f"{path}, line {line}: the column {column} is infinite")
     return value
