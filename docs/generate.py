@@ -18,12 +18,12 @@ import timm
 import torch
 from blocks import draw_blocks
 from curves import draw_curves
+from recipes_page import options_tables, recipes_table
 from rich.progress import track
 
 import seewide
 from seewide.analysis.cost import count_cost
 from seewide.errors import write_atomically
-from seewide.recipes import RECIPES, Card, card
 
 DOCS = Path(__file__).parent
 MODELS = DOCS / "models"
@@ -39,11 +39,6 @@ COLUMNS = (
     "strides",
     "top-1",
 )
-RECIPE_COLUMNS = (
-    "recipe", "what", "px", "epochs", "warm-up", "batch", "lr", "wd", "dp", "special", "hardware",
-    "top-1",
-)  # fmt: skip
-RECIPE_RULE = f"| --- | --- |{' ---: |' * 7} --- | --- | ---: |"
 TELLING = 0.02  # a difference from the paper's figure above which docs/discrepancies says why
 
 
@@ -147,31 +142,9 @@ def write_models(names: list[str]) -> None:
     put(MODELS / "pelk.md", "shares", tables.pelk_shares())
 
 
-def recipes_table() -> str:
-    """Each family's recipes under the paper they are from."""
-    lines = []
-    families = dict.fromkeys(card(name).source for name in RECIPES)
-    for source in families:
-        lines += ["", source, "", f"| {' | '.join(RECIPE_COLUMNS)} |", RECIPE_RULE]
-        for shown in map(card, RECIPES):
-            if shown.source == source:
-                lines.append(f"| {' | '.join(recipe_cells(shown))} |")
-    return "\n".join(lines[1:])
-
-
-def recipe_cells(shown: Card) -> list[str]:
-    """A line of RECIPE_COLUMNS."""
-    recipe = shown.recipe
-    return [
-        f"`{shown.name}`", shown.what, str(recipe.image_size), str(recipe.epochs),
-        f"{recipe.warmup_epochs:g}", str(recipe.batch_size), f"{recipe.scaled_lr:g}",
-        f"{recipe.weight_decay:g}", f"{recipe.drop_path:g}", shown.special, shown.hardware,
-        shown.top1,
-    ]  # fmt: skip
-
-
 def main() -> None:
     put(DOCS / "recipes.md", "recipes", recipes_table())
+    put(DOCS / "options.md", "options", options_tables())
     draw_blocks()
     draw_curves(DOCS / "figures")
     write_models(seewide.list_models())

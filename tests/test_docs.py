@@ -4,9 +4,13 @@ import csv
 import importlib.util
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from seewide.recipes import RECIPES, Recipe
+from seewide.train import Runtime
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -77,8 +81,17 @@ def test_the_table_of_recipes_is_current(generate):
     page = (DOCS / "recipes.md").read_text()
     between = page.partition("<!-- recipes -->\n")[2].partition("<!-- end -->")[0]
     assert between.strip() == generate.recipes_table()
-    for name in generate.RECIPES:
+    for name in RECIPES:
         assert page.count(f"| `{name}` |") == 1
+
+
+def test_the_reference_of_options_is_current(generate):
+    """An option that is added to a dataclass appears in the documentation."""
+    page = (DOCS / "options.md").read_text()
+    between = page.partition("<!-- options -->\n")[2].partition("<!-- end -->")[0]
+    assert between.strip() == generate.options_tables()
+    for field in (*fields(Recipe), *fields(Runtime)):
+        assert f"| `{field.name}`" in page
 
 
 @pytest.mark.parametrize("what", ["bottleneck", "3, 15, 15, 15", "14 large, 13 small"])
