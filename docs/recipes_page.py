@@ -1,4 +1,4 @@
-"""The tables of docs/recipes.md and docs/options.md, from the recipes and the option dataclasses."""
+"""The tables of docs/recipes.md and docs/options.md, from the dataclasses."""
 
 from __future__ import annotations
 

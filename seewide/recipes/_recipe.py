@@ -201,10 +201,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("options", "smoke_options", "model_options"):  # as JSON has them
-            plain = {
-                k: list(v) if isinstance(v, tuple) else v for k, v in getattr(self, name).items()
-            }
-            object.__setattr__(self, name, plain)
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         check(self)
         if self.layer_groups and self.layer_groups < 4:
             raise InputError(f"layer_groups must be 0, or 4 or more, got {self.layer_groups}")
@@ -232,6 +229,11 @@ class Recipe:
     def expectation(self) -> str:
         """`top1 83.21`, or nothing."""
         return ", ".join(f"{metric} {value:g}" for metric, value in self.expected.items())
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What changes the network beyond its name and the task; stored with the weights."""
+        return {"stem_stride": self.stem_stride, "model_options": self.model_options}
 
     @property
     def micro_batches(self) -> int:
@@ -279,6 +281,13 @@ class Recipe:
         )
 
 
+def _plain(value: Any) -> Any:
+    """The value with lists in place of tuples, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def override(
     recipe: Recipe, settings: Mapping[str, Any], task_options: type | None = None
 ) -> Recipe:
@@ -297,7 +306,7 @@ def override(
     options = dict(recipe.options)
     for name, value in settings.items():
         task_name = name.removeprefix("task.")
-        if name in own:
+        if name in own:  # before an option of the task with the same name
             values[name] = parse(Recipe, name, value)
         elif task_name in of_task:
             options[task_name] = parse(task_options, task_name, value)

@@ -61,5 +61,23 @@ FAMILY = Family(
             "recipe model note",
             ("lsnet_t_100e", "lsnet_t", "The length of the paper's ablation runs."),
         ),
+        Table(
+            replace(
+                _IN1K,
+                smoke_model="",
+                batch_size=1024,
+                device_batch=128,
+                lr=5e-4,
+                weight_decay=0.05,
+                clip_adaptive=0.0,
+                drop_path=0.1,
+                source="arXiv 2012.12877, Table 9",
+                hardware="8 GPUs x 128",
+                note="The baseline of LSNet's comparison; `seewide.surgery.ls_convs_in_vit` puts LS "
+                "convolutions in place of its attention, for which LSNet prints 73.0.",
+            ),
+            "recipe model expected.top1",
+            ("deit_t_in1k", "deit_tiny_patch16_224", 72.2),
+        ),
     ),
 )

@@ -54,5 +54,17 @@ FAMILY = Family(
             "recipe model note",
             ("pelk_t_dense_120e", "pelk_t_dense", "Width 1.0, as in the ablations."),
         ),
+        Table(
+            replace(
+                _DENSE,
+                epochs=120,
+                drop_path=0.1,
+                model_options={"base": 1},
+                source="arXiv 2403.07589, Tables 5 to 7",
+                note="The baseline with dense kernels of 51x51, for the ablations of the grid.",
+            ),
+            "recipe model",
+            ("pelk_t_dense51_120e", "pelk_t_dense"),
+        ),
     ),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seewide.recipes._convnext import FINE_TUNE_384, PRETRAIN
-from seewide.recipes._recipe import Family, Table, changed
+from seewide.recipes._recipe import Family, Recipe, Table, changed
 
 _SOURCE = "arXiv 2203.06717, Appendix A; README of the authors"
 
@@ -59,6 +59,26 @@ FAMILY = Family(
             replace(_FT, batch_size=1024, lr_batch=1024, device_batch=32, drop_path=0.8),
             "recipe model expected.top1 hardware",
             ("replknet_31b_ft384", "replknet_31b.in1k", 84.8, "32 GPUs x 32"),
+        ),
+        Table(
+            Recipe(
+                options={"label_smoothing": 0.0},
+                smoke_options={"image_size": 32},
+                dataset="ImageNet-1K",
+                optimizer="sgd",
+                epochs=100,
+                batch_size=256,
+                device_batch=32,
+                lr=0.1,
+                min_lr=0.0,
+                warmup_lr=0.0,
+                weight_decay=4e-5,
+                source="arXiv 2203.06717, Section 3 and Appendix A",
+                hardware="8 GPUs x 32",
+                note="The baseline; `seewide.surgery.grow_kernels` enlarges its depthwise kernels.",
+            ),
+            "recipe model",
+            ("mobilenetv2_100e", "mobilenetv2_100"),
         ),
         Table(
             _IN22K,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -29,6 +29,7 @@ def build_backbone(
     drop_path: float = 0.0,
     layer_scale: float = 0.0,
     stem_stride: int = 0,
+    model_options: Mapping[str, Any] | None = None,
     pretrained: bool = False,
 ) -> nn.Module:
     """`timm.create_model`, whose refusals become sentences.
@@ -39,6 +40,7 @@ def build_backbone(
             `features_only`, `in_chans`.
         image_size: in pixels; matters only to networks that are built for one size.
         stem_stride: see `set_stem_stride`; 0: the network's own.
+        model_options: further arguments of `timm.create_model`, such as `kernel_sizes`.
         pretrained: download the weights of the tag, or of the default one.
 
     Raises:
@@ -54,7 +56,7 @@ def build_backbone(
         raise unknown(f"weight tag of {arch}", tag, filter(None, tags))
     if pretrained and not is_model_pretrained(name):
         raise InputError(f"there are no pretrained weights for {name}")
-    options = dict(options)
+    options = {**options, **(model_options or {})}
     if drop_path:
         options["drop_path_rate"] = drop_path
     if layer_scale:
@@ -69,6 +71,8 @@ def build_backbone(
         for option, key in (("drop_path_rate", "drop_path"), ("ls_init_value", "layer_scale")):
             if option in options and option in str(error):
                 raise InputError(f"{name} has no {key}; set it to 0 in the recipe") from None
+        if model_options:
+            raise InputError(f"{name} does not take {model_options}: {error}") from None
         raise
     except (OSError, RuntimeError) as error:
         if not pretrained and "features_only" not in options:

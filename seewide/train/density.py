@@ -158,7 +158,7 @@ def density_of(folder: Path) -> DensityReport | None:
         return None
     backbone = build_backbone(
         config.model, task.backbone_options(config.facts),
-        image_size=config.preprocess.get("image_size"), stem_stride=recipe.stem_stride,
+        image_size=config.preprocess.get("image_size"), **recipe.architecture,
     )  # fmt: skip
     model = task.build(backbone, config.facts)
     sparsity = DynamicSparsity.of(model, recipe, total_steps=1, seed=config.runtime.seed)

@@ -128,7 +128,7 @@ class Run:
             options=asdict(self.task.options),
             facts=config.facts,
             preprocess=config.preprocess,
-            backbone={"stem_stride": self.recipe.stem_stride},
+            backbone=self.recipe.architecture,
             epoch=epoch,
             score=score,
             data=config.data,

@@ -226,7 +226,7 @@ def _initial_model(
     shape = {
         "image_size": recipe.options.get("image_size"),
         "drop_path": recipe.drop_path,
-        "stem_stride": recipe.stem_stride,
+        **recipe.architecture,
     }
     options = task.backbone_options(facts)
     if runtime.checkpoint:
