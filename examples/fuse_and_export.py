@@ -1,4 +1,4 @@
-"""Merge the training branches of a network, see that nothing changed, export the merged form."""
+"""Merge the training branches of a network, see that nothing changed, export the fused model."""
 
 import tempfile
 from pathlib import Path
@@ -21,7 +21,7 @@ merged = seewide.fuse(model)  # a copy, which compares itself with the original 
 with torch.no_grad():
     y = model(x)
     moved = deviation(merged(x), y)
-print(f"training form  {count_cost(model)}, {len(list(model.modules()))} modules")
+print(f"unfused model  {count_cost(model)}, {len(list(model.modules()))} modules")
 print(f"merged         {count_cost(merged)}, {len(list(merged.modules()))} modules")
 print(f"outputs moved by {moved:.1e}, relative to the largest")
 

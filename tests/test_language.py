@@ -37,7 +37,7 @@ INSTEAD = {
 BANNED = re.compile(rf"\b(?:{'|'.join(INSTEAD)})\b", re.IGNORECASE)
 
 # Quotations, and names of other libraries.
-ALLOWED = ("ImageNet-Sketch", "Picture Archiving")
+ALLOWED = ('"picture", "jpg"',)  # column names of other people's tables
 
 FILES = [
     ROOT / "README.md",
@@ -97,6 +97,6 @@ def test_lines_of_the_documentation_wrap_at_100():
         for path in FILES
         if path.suffix == ".md" and path.name != "README.md"
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if len(line) > 100 and not re.search(r"^\||https?://|^!\[|^ {4}", line)
+        if len(line) > 100 and not re.search(r"^\||^`|https?://|^!\[|^ {4}", line)
     ]
     assert not long, "\n".join(long)

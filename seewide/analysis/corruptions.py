@@ -11,7 +11,7 @@ Differences to the published images:
 * Their motion blur, also in snow, is ImageMagick's. Here it is computed by its definition: a mean
   over a line of pixels behind each pixel, weighted by half a Gaussian, with a replicated border.
 * Any size is possible. The authors' constants 224 (244 in the elastic transform) are the size here.
-* Frost is blended with photographs of frost, which are not part of this package (`frost_folder`).
+* Frost is blended with images of frost, which are not part of this package (`frost_folder`).
 
 As in the authors' code, results are truncated, not rounded, to integers.
 """
@@ -254,7 +254,7 @@ def available_corruptions() -> tuple[list[str], str]:
 
 
 def frost_folder() -> Path:
-    """The folder of photographs of frost: $SEEWIDE_FROST, or that of package `imagecorruptions`.
+    """The folder of images of frost: $SEEWIDE_FROST, or that of package `imagecorruptions`.
 
     The first five are used, as in the authors' code.
 
@@ -268,7 +268,7 @@ def frost_folder() -> Path:
     if package is not None and package.submodule_search_locations:
         return Path(package.submodule_search_locations[0]) / "frost"
     raise InputError(
-        "frost needs photographs of frost: run `pip install --no-deps imagecorruptions` for the "
+        "frost needs images of frost: run `pip install --no-deps imagecorruptions` for the "
         "authors', or set SEEWIDE_FROST to a folder of others"
     )
 

@@ -1,6 +1,6 @@
 """Sections of a report: each measures something, draws it, and writes down what came out.
 
-All take the report to write to, and the folder that keeps the pictures.
+All take the report to write to, and the folder that keeps the images.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def predictions(
     x_NCHW: Tensor,
     y_N: Tensor,
     class_names: Sequence[str],
-    pictures: Sequence[object],
+    images: Sequence[object],
     count: int = 40,
 ) -> float:
-    """Which class is taken for which, and `count` pictures, mistakes first.
+    """Which class is taken for which, and `count` images, mistakes first.
 
     Args:
         model: images -> (N, classes), in evaluation mode.
-        pictures: the N images as numpy understands them, such as those of PIL.
+        images: the N images as numpy understands them, such as those of PIL.
 
     Returns:
         The share that is right, 0 to 1.
@@ -41,7 +41,7 @@ def predictions(
     guess_N, classes = model(x_NCHW).argmax(1), len(class_names)
     right_N = guess_N == y_N
     share = right_N.double().mean().item()
-    report.text(f"{right_N.sum()} of {len(y_N)} pictures are right: {share:.1%}.")
+    report.text(f"{right_N.sum()} of {len(y_N)} images are right: {share:.1%}.")
     confusion = torch.bincount(classes * y_N + guess_N, minlength=classes**2)
     report.figure(
         draw_confusion(confusion.view(classes, classes), class_names, folder / "confusion.png"),
@@ -50,7 +50,7 @@ def predictions(
     first = right_N.int().argsort(stable=True)[:count].tolist()
     report.figure(
         draw_samples(
-            [pictures[i] for i in first],
+            [images[i] for i in first],
             [f"{class_names[y_N[i]]} as {class_names[guess_N[i]]}" for i in first],
             folder / "samples.png",
             marked=[not right_N[i] for i in first],
@@ -86,12 +86,12 @@ def speed(
     timings = compare_throughput(calls, rounds)
     columns = ["", "median", "half of the rounds", "against the first"]
     report.table(columns, timings.rows())
-    picture = draw_bars(
+    image = draw_bars(
         {label: timings.bar(label) for label in calls},
         "milliseconds (less is better)",
         folder / "speed.png",
     )
-    report.figure(picture, "Medians; the thin line spans half of the rounds.")
+    report.figure(image, "Medians; the thin line spans half of the rounds.")
 
 
 def receptive_fields(

@@ -73,8 +73,8 @@ FAMILY = Family(
                 drop_path=0.1,
                 source="arXiv 2012.12877, Table 9",
                 hardware="8 GPUs x 128",
-                note="The baseline of LSNet's comparison; `seewide.surgery.ls_convs_in_vit` puts LS "
-                "convolutions in place of its attention, for which LSNet prints 73.0.",
+                note="The baseline of LSNet's comparison; `seewide.surgery.ls_convs_in_vit` puts LS"
+                " convolutions in place of its attention, for which LSNet prints 73.0.",
             ),
             "recipe model expected.top1",
             ("deit_t_in1k", "deit_tiny_patch16_224", 72.2),
