@@ -34,7 +34,7 @@ def photos(tmp_path):
     return folder
 
 
-def test_erf_writes_a_picture_and_its_numbers(command, photos, tmp_path):
+def test_erf_writes_a_figure_and_its_values(command, photos, tmp_path):
     result = command(
         "erf", "test_convnext", "test_resnet", "--data", photos, "--images", 2, "--side", 64,
         "--layer", "stages.1", "--random-weights", "--out", tmp_path / "out" / "erf.png",
@@ -76,7 +76,7 @@ def test_erf_refuses_in_one_sentence(refused, photos, tmp_path):
     )
 
 
-def test_cost_for_any_picture_size(command):
+def test_cost_for_any_image_size(command):
     small, large = (
         command("analyze", "cost", "test_convnext", "--image-size", side) for side in (64, 128)
     )

@@ -35,11 +35,11 @@ def test_file(written):
     assert {row["times torch"] for row in rows if row["form"] == STOCK} == {"1.00"}
 
 
-def test_picture(written):
+def test_figure(written):
     assert pictures.draw_kernels(written).stat().st_size > 10_000
 
 
-def test_no_picture_without_a_grid(written):
+def test_no_figure_without_a_grid(written):
     lines = written.read_text().replace("grid", "some network")
     written.write_text(lines)
     assert pictures.draw_kernels(written) is None
