@@ -32,10 +32,10 @@ BOX_H, GAP, SIDE, TOP, WIDTH = 30, 18, 64, 46, 560
 
 @dataclass(frozen=True)
 class Block:
-    """One family's block: what its picture shows."""
+    """The block of one family, as its figure shows it."""
 
     title: str
-    rows: tuple[tuple[tuple[str, str], ...], ...]  # of (text, colour)
+    rows: tuple[tuple[tuple[str, str], ...], ...]  # of (text, color)
     skips: tuple[tuple[int, int], ...] = ()
 
 
@@ -45,7 +45,7 @@ def one(text: str, color: str) -> tuple[tuple[str, str], ...]:
 
 BLOCKS = {
     "unireplknet": Block(
-        "UniRepLKNet block, training form",
+        "UniRepLKNet block, before fusing",
         (
             (
                 ("13x13 + BN", LARGE),
@@ -94,7 +94,7 @@ BLOCKS = {
         skips=((0, 4), (4, 6), (6, 8)),
     ),
     "replknet": Block(
-        "RepLKNet block and feed-forward, training form",
+        "RepLKNet block and feed-forward, before fusing",
         (
             one("batch norm", NORM),
             one("1x1 + BN, ReLU", POINT),
@@ -108,7 +108,7 @@ BLOCKS = {
         skips=((0, 5), (5, 8)),
     ),
     "slak": Block(
-        "SLaK block, training form",
+        "SLaK block, before fusing",
         (
             (("51x5 + BN", LARGE), ("5x51 + BN", LARGE), ("5x5 + BN", SMALL)),
             one("layer norm", NORM),
@@ -119,7 +119,7 @@ BLOCKS = {
         skips=((0, 5),),
     ),
     "pelk": Block(
-        "PeLK block, training form",
+        "PeLK block, before fusing",
         (
             (("peripheral 51x51 + BN, 3/8 of C", LARGE), ("5x5 + BN, the same", SMALL)),
             one("concatenated with the other 5/8 of C", NORM),
@@ -134,11 +134,11 @@ BLOCKS = {
 
 
 def svg(block: Block) -> str:
-    """The picture, on a white panel so that it reads on any page."""
+    """The figure as SVG, on a white background so that it is legible on any page."""
     middle, inner = WIDTH / 2, WIDTH - 2 * SIDE
     parts: list[str] = []
     y = TOP
-    ends = [y]  # the height of the line before each row, and after the last
+    ends = [y]  # where the line before each row starts, and the one after the last row
     for row in block.rows:
         y += GAP
         top, bottom = y, y + BOX_H
@@ -157,7 +157,7 @@ def svg(block: Block) -> str:
         if len(row) == 1:
             parts.append(_line(middle, ends[-1], middle, top))
             y = bottom
-        else:  # fan out, and add up
+        else:  # branches side by side, whose outputs are added
             centers = [SIDE + i * (width + 10) + width / 2 for i in range(len(row))]
             fork, join = top - 7, bottom + 9
             parts.append(_line(middle, ends[-1], middle, fork, arrow=False))
@@ -222,9 +222,9 @@ def _plus(x: float, y: float) -> str:
 
 def draw_blocks() -> None:
     for family, block in BLOCKS.items():
-        picture = svg(block)
+        figure = svg(block)
         write_atomically(
-            FIGURES / f"block-{family}.svg", lambda path, text=picture: path.write_text(text)
+            FIGURES / f"block-{family}.svg", lambda path, text=figure: path.write_text(text)
         )
 
 

@@ -1,10 +1,11 @@
 """The curves of the documentation: `make docs`.
 
-Two figures of PeLK (arXiv 2403.07589), from our own networks, with their numbers as CSV. Figure 5:
-where the multiply-adds are. Figure 6: parameters against the kernel size of all depthwise
-convolutions of ConvNeXt-T, dense, as strips (SLaK's pair K x 5 and 5 x K) and peripheral.
+Two figures of PeLK (arXiv 2403.07589), from our own networks, with their values as CSV.
+Figure 5: the multiply-adds by kind of layer. Figure 6: parameters against the kernel size of all
+depthwise convolutions of ConvNeXt-T, with dense kernels, strips (SLaK's pair K x 5 and 5 x K) and
+peripheral convolutions.
 
-And the README's picture: time against kernel size, from the newest results of the bench.
+The README's figure shows time against kernel size, from the newest benchmark results.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from seewide.errors import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 SHAPE = "1x64x56x56"
-FORMS = {
+SERIES = {
     "torch NCHW": ("torch", "#9a9a9a"),
     "torch channels_last": ("torch, channels last", "#5f5f5f"),
     "seewide": ("seewide", "#c2452d"),
@@ -39,7 +40,7 @@ def millions(model: nn.Module) -> float:
 
 
 def parameters_by_kernel() -> list[dict[str, float]]:
-    """One row per kernel size: millions of parameters in each form."""
+    """One row per kernel size: millions of parameters with each kind of convolution."""
     plain = timm.create_model("convnext_tiny", device="meta")
     rows = []
     for K in KERNELS:
@@ -56,7 +57,7 @@ def parameters_by_kernel() -> list[dict[str, float]]:
 
 
 def draw_time_against_kernel(results: Path, target: Path) -> None:
-    """Forward, and forward and backward, of one shape, a line per form."""
+    """Forward, and forward plus backward, for one shape, with one line per implementation."""
     lines = results.read_text().splitlines()
     conditions = [line[2:] for line in lines if line.startswith("#")]
     rows = [
@@ -65,8 +66,8 @@ def draw_time_against_kernel(results: Path, target: Path) -> None:
     ]  # fmt: skip
     figure, both = figures.canvas(1, 2, 9, 3.6)
     for axes, what in zip(both, ("forward", "forward + backward"), strict=True):
-        for form, (label, color) in FORMS.items():
-            chosen = [row for row in rows if (row["pass"], row["form"]) == (what, form)]
+        for series, (label, color) in SERIES.items():
+            chosen = [row for row in rows if (row["pass"], row["form"]) == (what, series)]
             sizes = [int(row["kernel"].partition("x")[0]) for row in chosen]
             times = [float(row["median ms"]) for row in chosen]
             axes.plot(sizes, times, color=color, marker="o", ms=4, lw=1.8, label=label)
@@ -98,11 +99,11 @@ def draw_curves(figures: Path) -> None:
 
     write_atomically(figures / "pelk-figure-6.csv", write)
     figure, (axes,) = figures.canvas(1, 1, 6.4, 3.6)
-    for form, color in COLORS.items():
-        sizes, counts = [row["kernel"] for row in rows], [row[form] for row in rows]
+    for kind, color in COLORS.items():
+        sizes, counts = [row["kernel"] for row in rows], [row[kind] for row in rows]
         axes.plot(sizes, counts, color=color, marker="o", ms=4, lw=1.8)
         axes.annotate(
-            f"{form}, {counts[-1]:.0f} M", (sizes[-1], counts[-1]), (-6, 7), color=color,
+            f"{kind}, {counts[-1]:.0f} M", (sizes[-1], counts[-1]), (-6, 7), color=color,
             textcoords="offset points", ha="right", fontsize=9,
         )  # fmt: skip
     axes.set(xlabel="kernel size K of ConvNeXt-T", ylabel="parameters (M)", yscale="log")

@@ -1,4 +1,4 @@
-"""Merge the training branches of a network, see that nothing changed, export the fused model."""
+"""Fuse the training branches of a network, compare the outputs, and export the fused model."""
 
 import tempfile
 from pathlib import Path
@@ -13,19 +13,19 @@ from seewide.numerics import deviation
 
 # The ten sizes of UniRepLKNet are ordinary timm models once seewide is imported.
 model = timm.create_model("unireplknet_a", num_classes=10).eval()
-for parameter in model.parameters():  # as if trained: fresh branches are scaled by 1e-6
+for parameter in model.parameters():  # imitate trained weights: new branches are scaled by 1e-6
     torch.nn.init.normal_(parameter, std=0.2)
 x = torch.randn(2, 3, 64, 64)
 
-merged = seewide.fuse(model)  # a copy, which compares itself with the original on the way
+fused = seewide.fuse(model)  # a copy, whose outputs are compared with the original's
 with torch.no_grad():
     y = model(x)
-    moved = deviation(merged(x), y)
-print(f"unfused model  {count_cost(model)}, {len(list(model.modules()))} modules")
-print(f"merged         {count_cost(merged)}, {len(list(merged.modules()))} modules")
-print(f"outputs moved by {moved:.1e}, relative to the largest")
+    difference = deviation(fused(x), y)
+print(f"unfused  {count_cost(model)}, {len(list(model.modules()))} modules")
+print(f"fused    {count_cost(fused)}, {len(list(fused.modules()))} modules")
+print(f"largest difference of the outputs: {difference:.1e}, relative to the largest output")
 
-# export_model merges by itself, reads the file back, and refuses it if the numbers differ.
+# export_model fuses the model, reads the file back, and raises an error if the outputs differ.
 with tempfile.TemporaryDirectory() as folder:
     for format in ("pt2", "safetensors"):  # "onnx" too, with `pip install seewide[export]`
         report = export_model(model, Path(folder) / f"model.{format}", format, example=x)

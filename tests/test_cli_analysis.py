@@ -34,7 +34,7 @@ def photos(tmp_path):
     return folder
 
 
-def test_erf_writes_a_figure_and_its_numbers(command, photos, tmp_path):
+def test_erf_writes_a_figure_and_its_values(command, photos, tmp_path):
     result = command(
         "erf", "test_convnext", "test_resnet", "--data", photos, "--images", 2, "--side", 64,
         "--layer", "stages.1", "--random-weights", "--out", tmp_path / "out" / "erf.png",

@@ -9,7 +9,7 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 EXPECTED = {  # what the last lines must contain
-    "fuse_and_export.py": ["merged", "outputs moved by", "pt2", "safetensors"],
+    "fuse_and_export.py": ["fused", "difference of the outputs", "pt2", "safetensors"],
     "erf_of_any_timm_model.py": ["test_convnext: 20% of it within", "unireplknet_a:"],
     "gallery.py": ["7 x 7: loss", "aggregator of 7, 9, 11: loss", "fields-trained.png"],
     "look_inside.py": ["kernels.png", "positions.png", "lsnet.png", "rfa.png"],

@@ -61,7 +61,7 @@ def test_tiny_gradients_do_not_underflow():
         (torch.tensor([math.inf]), torch.tensor([-math.inf]), ""),
     ],
 )
-def test_nan_is_an_infinite_error(got, want, reason):
+def test_incomparable_outputs_have_an_infinite_difference(got, want, reason):
     found = difference(got, want)
     assert found.max_rel == math.inf
     assert found.reason == reason

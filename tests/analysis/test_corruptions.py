@@ -64,7 +64,7 @@ def test_frost_is_the_published_blend(tmp_path, monkeypatch):
     assert corrupt(large, "frost", 3, np.random.default_rng(0)).size == (400, 300), "enlarged"
 
 
-def test_frost_without_images(monkeypatch):
+def test_frost_without_texture_images(monkeypatch):
     monkeypatch.delenv("SEEWIDE_FROST", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"install --no-deps imagecorruptions.*SEEWIDE_FROST"):

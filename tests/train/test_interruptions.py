@@ -157,7 +157,7 @@ def written(run) -> float:
     return last.stat().st_mtime if last.exists() else 0.0
 
 
-def test_a_nan_loss_saves_its_batch(tmp_path, images, quiet, monkeypatch):
+def test_nonfinite_loss_saves_the_batch(tmp_path, images, quiet, monkeypatch):
     def poison(batches):
         batch = next(batches)
         return iter([{**batch, "image": batch["image"] * torch.nan}])
@@ -184,7 +184,7 @@ def test_a_nan_loss_saves_its_batch(tmp_path, images, quiet, monkeypatch):
     assert torch.equal(saved["batch"]["image"], seen[1, 2])
 
 
-def test_a_nan_loss_is_skipped(tmp_path, images, quiet, monkeypatch):
+def test_nonfinite_loss_is_skipped_with_nan_skip(tmp_path, images, quiet, monkeypatch):
     """The poison also reaches the running means of batch norms, which are put back."""
 
     def poison(batches):
