@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from seewide import dense, models, ops
     from seewide.dense import create_detector, create_segmenter
+    from seewide.inference.optimize import optimize
     from seewide.models import list_models, load_checkpoint
     from seewide.ops import explain, use_backend
     from seewide.reparam import fuse
@@ -36,6 +37,7 @@ __all__ = [
     "load_checkpoint",
     "models",
     "ops",
+    "optimize",
     "use_backend",
 ]
 
@@ -50,6 +52,7 @@ _HOME = {
     "load_checkpoint": "seewide.models",
     "models": "",
     "ops": "",
+    "optimize": "seewide.inference.optimize",
     "use_backend": "seewide.ops",
 }
 
