@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import timm
 import torch
 from rich.console import Console
-from seewide.train.console import make_table, track
 from timm.models import reparameterize_model
 
 import seewide
 from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.timing import Rounds
+from seewide.console import make_table, track
 from seewide.errors import unknown
 from seewide.models._staged import StagedNet
 from seewide.numerics import deviation
@@ -58,8 +58,8 @@ class Run:
             yield [
                 self.name, self.batch, label, f"{self.batch / median:.2f}", f"{1e3 * median:.2f}",
                 f"{1e3 * low:.2f}", f"{1e3 * high:.2f}", len(times),
-                f"{self.rounds.ratio(label, EAGER):.2f}", f"{self.rounds.ratio(label, fastest):.2f}",
-                f"{self.deviations[label]:.1e}",
+                f"{self.rounds.ratio(label, EAGER):.2f}",
+                f"{self.rounds.ratio(label, fastest):.2f}", f"{self.deviations[label]:.1e}",
             ]  # fmt: skip
 
 
