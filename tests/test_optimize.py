@@ -11,7 +11,7 @@ from torch import nn
 
 import seewide
 from seewide.errors import InputError
-from seewide.inference import choices
+from seewide.inference import choices, optimize
 from seewide.kernels.cpu import pointwise
 from seewide.numerics import assert_close
 from seewide.testing import randomize
@@ -123,14 +123,11 @@ def test_a_model_that_names_no_input_size_needs_an_example():
 
 
 def test_bfloat16(monkeypatch):
-    from seewide.optimize import optimize
-
-    module = __import__("sys").modules[optimize.__module__]
     model, x = build("convnext_atto"), torch.randn(1, 3, 64, 64)
-    monkeypatch.setattr(module, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(optimize, "has_bfloat16", lambda: False)
     with pytest.raises(InputError, match="no instructions for bfloat16"):
         seewide.optimize(model, x, dtype=torch.bfloat16)
-    monkeypatch.setattr(module, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(optimize, "has_bfloat16", lambda: True)
     monkeypatch.setattr(pointwise, "has_operator", lambda: False)  # which this CPU may not have
     fast = seewide.optimize(model, x, dtype=torch.bfloat16)
     y = fast(x)

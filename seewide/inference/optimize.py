@@ -18,10 +18,12 @@ import torch
 from timm.models import reparameterize_model
 from torch import Tensor, nn
 
-from .errors import InputError, unknown
-from .inference.capture import capture, skeleton, weights
-from .inference.choices import Choices
-from .inference.program import (
+from ..errors import InputError, unknown
+from ..numerics import NETWORK, deviation
+from ..reparam import fuse, probe
+from .capture import capture, skeleton, weights
+from .choices import Choices
+from .program import (
     Constants,
     MissingWeights,
     as_torchscript,
@@ -29,9 +31,7 @@ from .inference.program import (
     finish,
     rewrite_graph,
 )
-from .inference.runtimes import RUNTIMES
-from .numerics import NETWORK, deviation
-from .reparam import fuse, probe
+from .runtimes import RUNTIMES
 
 log = logging.getLogger(__name__)
 ROUNDS = 7
