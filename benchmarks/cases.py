@@ -26,6 +26,7 @@ from seewide.layers import (
 )
 from seewide.layers.ls_conv import FusedLSConv
 from seewide.ops import (
+    asymmetric_conv,
     dcnv3,
     depthwise_conv2d,
     peripheral_conv2d,
@@ -313,12 +314,37 @@ def squeeze_excite(quick: bool) -> Iterator[Case]:
         )  # fmt: skip
 
 
+def asymmetric(quick: bool) -> Iterator[Case]:
+    """A kernel per sample and channel, on one map, by size."""
+    N, C, H, W = shape = (8, 256, 32, 32)
+    for size in (7, 13) if quick else (7, 13, 17, 21, 31):
+        forms = (Form(STOCK, grouped_by_sample), Form(OURS, asymmetric_conv))
+        macs = float(N * C * met(H, size) * met(W, size))
+        yield Case(
+            "asymmetric_conv", "grid", shape, f"{size}x{size}", macs,
+            (shape, (N, C, size, size)), forms,
+            arguments=(None, None, "depthwise", "same", "none", None), scales=(1.0, 1 / size),
+        )  # fmt: skip
+
+
+def grouped_by_sample(x: Tensor, kernel: Tensor) -> Tensor:
+    """One call of torch, with a group per sample and channel."""
+    N, C, H, W = x.shape
+    kh, kw = kernel.shape[2:]
+    y = torch.nn.functional.conv2d(
+        x.reshape(1, N * C, H, W), kernel.reshape(N * C, 1, kh, kw),
+        padding=(kh // 2, kw // 2), groups=N * C,
+    )  # fmt: skip
+    return y.reshape(N, C, H, W)
+
+
 OPERATORS: dict[str, Callable[[bool], Iterator[Case]]] = {
     "depthwise": depthwise,
     "strips": strips,
     "dilated": dilated,
     "peripheral": peripheral,
     "aggregation": aggregation,
+    "asymmetric": asymmetric,
     "dcnv3": deformable,
     "layer_norm": layer_norm,
     "grn": grn,

@@ -112,7 +112,7 @@ def main() -> None:
                  f"{last['val_top1']:.2f}", f"{last['val_loss']:.3f}")
             )  # fmt: skip
             curves.setdefault(variant.label, []).append(history)
-    print(write_csv(f"sparse-width-{data.name}", names, rows, Settings()))
+    print(write_csv(f"sparse-width-{data.name}", header, rows, Settings()))
     panels = [
         Panel(title, {label: mean(runs, key) for label, runs in curves.items()}, digits)
         for title, key, digits in (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from seewide import dense, models, ops
     from seewide.dense import create_detector, create_segmenter
+    from seewide.hub import from_pretrained, push_to_hub, save_pretrained
     from seewide.inference.optimize import optimize
     from seewide.models import list_models, load_checkpoint
     from seewide.ops import explain, use_backend
@@ -32,12 +33,15 @@ __all__ = [
     "create_segmenter",
     "dense",
     "explain",
+    "from_pretrained",
     "fuse",
     "list_models",
     "load_checkpoint",
     "models",
     "ops",
     "optimize",
+    "push_to_hub",
+    "save_pretrained",
     "use_backend",
 ]
 
@@ -47,12 +51,15 @@ _HOME = {
     "create_segmenter": "seewide.dense",
     "dense": "",
     "explain": "seewide.ops",
+    "from_pretrained": "seewide.hub",
     "fuse": "seewide.reparam",
     "list_models": "seewide.models",
     "load_checkpoint": "seewide.models",
     "models": "",
     "ops": "",
     "optimize": "seewide.inference.optimize",
+    "push_to_hub": "seewide.hub",
+    "save_pretrained": "seewide.hub",
     "use_backend": "seewide.ops",
 }
 

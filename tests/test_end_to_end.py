@@ -1,7 +1,7 @@
-"""A user's whole way with one size of each family: the authors' file, fine-tuning, merging, ONNX.
+"""From the authors' file to ONNX for one size of each family: load, fine-tune, fuse, export.
 
-In small by default: the family's network made narrow, which `fit` finds in timm by a name like any
-other. The slow twin goes the same way with the published size, through `convert`.
+By default with a narrow network of the family, which `fit` finds in timm by its name; the slow test
+uses the published size, through `convert`.
 """
 
 import shutil
@@ -20,10 +20,10 @@ from timm.models import generate_default_cfgs, model_entrypoint, register_model
 import seewide
 from seewide.checkpoints import convert
 from seewide.export import export_model
+from seewide.preprocess import Preprocess
 from seewide.recipes import Recipe
 from seewide.testing import deviation, randomize
 from seewide.train import fit, load_run
-from seewide.train.evaluate import eval_transform
 
 QUIET = Console(quiet=True)
 ONE_EACH = (1, 1, 1, 1)
@@ -51,7 +51,7 @@ for name, sizes in NARROW.items():
 
 
 def authors_file(model: torch.nn.Module, folder: Path) -> Path:
-    """The weights as the family's authors keep them; PeLK's published none, so as ours."""
+    """The weights in the layout of the authors' files; PeLK has none, so in ours."""
     family = sys.modules[type(model).__module__]
     if not family.AUTHORS_FORMS:
         save_file(model.state_dict(), folder / "weights.safetensors")
@@ -61,21 +61,24 @@ def authors_file(model: torch.nn.Module, folder: Path) -> Path:
 
 
 def paint(folder: Path) -> Path:
-    """Six noisy pictures each, dark and bright."""
-    chance = np.random.default_rng(0)
+    """Six noisy images each, dark and bright."""
+    random = np.random.default_rng(0)
     for name, level in (("dark", 60), ("bright", 190)):
         (folder / name).mkdir(parents=True)
         for index in range(6):
-            pixels = (level + chance.normal(0, 25, (48, 40, 3))).clip(0, 255)
+            pixels = (level + random.normal(0, 25, (48, 40, 3))).clip(0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
     return folder
 
 
-def tuned_merged_exported(name: str, weights: Path, pictures: Path, size: int, out: Path) -> None:
-    """Fine-tune `name` from `weights`; all that comes out of it gives the same answers."""
-    recipe = Recipe(image_size=size, epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0.0)
-    fit(name, pictures, recipe, out / "run", checkpoint=weights, workers=0, console=QUIET)
-    model, info = load_run(out / "run")
+def check_fine_tuning_fusing_and_export(
+    name: str, weights: Path, images: Path, size: int, out: Path
+) -> None:
+    """Fine-tune `name` from `weights`; its fused and exported models agree with it."""
+    options = {"image_size": size}
+    recipe = Recipe(options=options, epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0.0)
+    fit(name, images, recipe, out / "run", checkpoint=str(weights), workers=0, console=QUIET)
+    model, _, info = load_run(out / "run")
     before = seewide.load_checkpoint(timm.create_model(name), weights).state_dict()
     moved = [
         not torch.equal(parameter, before[key])
@@ -84,12 +87,12 @@ def tuned_merged_exported(name: str, weights: Path, pictures: Path, size: int, o
     ]
     assert np.mean(moved) > 0.9, "training changes what was loaded"
 
-    files = sorted(pictures.rglob("*.*"))[1::4]
-    show = eval_transform(info)
-    x_NCHW = torch.stack([show(Image.open(file).convert("RGB")) for file in files])
+    files = sorted(images.rglob("*.*"))[1::4]
+    transform = Preprocess.from_dict(info.preprocess).transform()
+    x_NCHW = torch.stack([transform(Image.open(file).convert("RGB")) for file in files])
     with torch.no_grad():
         want = model(x_NCHW)
-        assert want.shape == (len(files), len(info.class_names))
+        assert want.shape == (len(files), len(info.facts["class_names"]))
         assert deviation(seewide.fuse(model, x_NCHW)(x_NCHW), want) < 1e-4
     export_model(model, out / "net.onnx", "onnx", x_NCHW[:2])
     session = pytest.importorskip("onnxruntime").InferenceSession(out / "net.onnx")
@@ -99,7 +102,7 @@ def tuned_merged_exported(name: str, weights: Path, pictures: Path, size: int, o
 
 
 @pytest.mark.parametrize("family", NARROW)
-def test_in_small(family, tmp_path):
+def test_narrow_networks(family, tmp_path):
     name = f"narrow_{family}"
     theirs = randomize(timm.create_model(name)).eval()
     weights = authors_file(theirs, tmp_path)
@@ -107,20 +110,20 @@ def test_in_small(family, tmp_path):
     x_NCHW = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(ours.eval()(x_NCHW), theirs(x_NCHW))
-    tuned_merged_exported(name, weights, paint(tmp_path / "pictures"), 64, tmp_path)
+    check_fine_tuning_fusing_and_export(name, weights, paint(tmp_path / "images"), 64, tmp_path)
 
 
 @pytest.fixture
 def flowers(tmp_path):
-    """A few pictures per class of flowers128, if this machine has it; else painted ones."""
+    """A few images per class of flowers128, if this machine has it; else painted ones."""
     source = Path(__file__).resolve().parents[2] / "shared/data/classification/flowers128"
     if not source.is_dir():
-        return paint(tmp_path / "pictures")
+        return paint(tmp_path / "images")
     for part, count in (("train", 8), ("val", 4)):
         for kind in sorted((source / part).iterdir()):
             (tmp_path / "flowers" / part / kind.name).mkdir(parents=True)
-            for picture in sorted(kind.iterdir())[:count]:
-                shutil.copy(picture, tmp_path / "flowers" / part / kind.name)
+            for image in sorted(kind.iterdir())[:count]:
+                shutil.copy(image, tmp_path / "flowers" / part / kind.name)
     return tmp_path / "flowers"
 
 
@@ -130,4 +133,4 @@ def test_in_full_size(name, flowers, tmp_path):
     weights = authors_file(timm.create_model(name), tmp_path)
     converted = tmp_path / "converted.safetensors"
     assert convert(weights, converted).provenance["architecture"] == name
-    tuned_merged_exported(name, converted, flowers, 128, tmp_path)
+    check_fine_tuning_fusing_and_export(name, converted, flowers, 128, tmp_path)

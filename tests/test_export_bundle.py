@@ -143,6 +143,7 @@ def test_refusals_leave_nothing_behind(model, tmp_path):
 @pytest.mark.slow
 def test_the_server_answers_and_refuses(folder, tmp_path):
     pytest.importorskip("litserve")
+    pytest.importorskip("python_multipart")
     import io
     import socket
     import time
@@ -158,16 +159,19 @@ def test_the_server_answers_and_refuses(folder, tmp_path):
     )
     url = f"http://127.0.0.1:{port}/predict"
 
-    def post(data, field="image"):
-        body = b"--x\r\nContent-Disposition: form-data; name=" + field.encode()
-        body += b'; filename="a"\r\n\r\n' + data + b"\r\n--x--\r\n"
-        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    def raw(body, kind):
+        request = urllib.request.Request(url, body, {"Content-Type": kind})
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=60) as got:
+            with urllib.request.urlopen(request, timeout=60) as got:
                 return got.status, json.loads(got.read())
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, None
+
+    def post(data, field="image"):
+        body = b"--x\r\nContent-Disposition: form-data; name=" + field.encode()
+        body += b'; filename="a"\r\n\r\n' + data + b"\r\n--x--\r\n"
+        return raw(body, "multipart/form-data; boundary=x")
 
     try:
         for _ in range(120):
@@ -185,6 +189,9 @@ def test_the_server_answers_and_refuses(folder, tmp_path):
         assert post(buffer.getvalue()[:40])[0] == 400
         assert post(buffer.getvalue(), "other")[0] == 422
         assert post(b"x" * 20_000_001)[0] == 413
+        assert raw(b"[", "application/json")[0] == 415
+        assert raw(b"--y\r\n", "multipart/form-data; boundary=x")[0] in (400, 422)
+        assert raw(b"nothing", "multipart/form-data")[0] == 400
         assert post(buffer.getvalue())[0] == 200, "it still answers"
     finally:
         server.terminate()

@@ -108,9 +108,7 @@ def test_fuse_notices_a_wrong_fold():
                 layer.bias.add_(0.1)
             return layer
 
-    with pytest.raises(
-        RuntimeError, match=r"the model \(Wrong\) was folded wrongly: .* deviates by"
-    ):
+    with pytest.raises(RuntimeError, match=r"the model \(Wrong\) was folded wrongly"):
         fuse(randomize(Wrong(4, 7)), torch.randn(1, 4, 9, 9))
 
 

@@ -104,7 +104,7 @@ class DilatedReparamBlock(nn.Module):
         channels: C.
         kernel_size: of the large kernel; 5 to 17 have the authors' branches.
         branches: (kernel size, dilation) of each small branch, if not the authors'.
-        dilation: of the block as a whole: multiplies that of every branch, as a network with a
+        dilation: of the block: multiplies that of every branch, as a network with a
             smaller output stride needs it.
 
     Shape: (N, C, H, W) -> (N, C, H, W)

@@ -196,7 +196,7 @@ class FusedLSConv(nn.Module):
 class StaticAggregation(nn.Module):
     """LS convolution without SKA: x + BN(DW(conv 1x1(LKP(x)))).
 
-    A static depthwise kernel of K_S x K_S takes the place of the predicted one and is applied to
+    A static depthwise kernel of K_S x K_S replaces the predicted one and is applied to
     LKP's output (LSNet's ablation of SKA).
 
     Args:

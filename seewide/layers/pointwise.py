@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
 from ..ops import pointwise_product
+from ..ops._dispatch import in_transform
 
 
 class PointwiseLinear(nn.Linear):
@@ -44,6 +45,7 @@ class PointwiseConv2d(nn.Conv2d):
     def _is_product(self, x: Tensor) -> bool:
         return not (
             has_torch_function((x,))
+            or in_transform()  # vmap supports no memory formats
             or torch.compiler.is_compiling()  # and exporting: one convolution in the graph
             or not x.is_cpu
             or not x.is_contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """A depthwise convolution beside a smaller one, each with its batch norm; any stride.
 
-Structural re-parameterization as RepLKNet (arXiv 2203.06717, section 3, guideline 3) adds it to
-other networks' depthwise layers.
+RepLKNet (arXiv 2203.06717, section 3, guideline 3) re-parameterizes the depthwise layers of other
+networks in this way.
 """
 
 import torch
@@ -13,7 +13,7 @@ from .depthwise import DepthwiseConv2d
 
 
 def depthwise(weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> nn.Conv2d:
-    """The depthwise layer of this kernel (C, 1, kh, kw), same padding; ours if stride is 1."""
+    """The depthwise layer with this kernel (C, 1, kh, kw) and same padding."""
     if stride == (1, 1):
         return DepthwiseConv2d.of(weight, bias)
     C, _, kh, kw = weight.shape
@@ -27,7 +27,7 @@ def depthwise(weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> n
 
 
 def grown(conv: nn.Conv2d, kernel_size: int) -> nn.Conv2d:
-    """A depthwise layer with a larger kernel that computes the same: zeros around the old one."""
+    """The depthwise layer with a larger kernel, padded with zeros, that computes the same."""
     if kernel_size % 2 == 0:
         raise InputError(f"kernel_size must be odd, got {kernel_size}")
     kernel = center_pad(conv.weight.detach(), (kernel_size, kernel_size))
@@ -53,9 +53,9 @@ class ReparamConv(nn.Module):
     @classmethod
     @torch.no_grad()
     def of(cls, conv: nn.Conv2d, kernel_size: int, small_kernel: int) -> "ReparamConv":
-        """The block that computes in evaluation what `conv` does: each branch half of it.
+        """The block that computes what `conv` does in evaluation, one half of it in each branch.
 
-        Halves, since a branch of zeros has no variance for its batch norm to divide by.
+        The output of a branch of zeros would have no variance for the batch norm to divide by.
         """
         if small_kernel % 2 == 0 or not max(conv.kernel_size) <= small_kernel < kernel_size:
             raise InputError(
@@ -68,7 +68,7 @@ class ReparamConv(nn.Module):
             half.bias = None
         block = cls(*halves)
         for norm in (block.large_norm, block.small_norm):
-            norm.running_var.fill_(1 - norm.eps)  # so that it divides by one
+            norm.running_var.fill_(1 - norm.eps)  # plus eps, this is one
         if conv.bias is not None:
             block.large_norm.bias.copy_(conv.bias)
         return block

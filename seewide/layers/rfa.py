@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .depthwise import DepthwiseConv2d
 
-# Names that parameters had before version 0.2, and their names now.
+# Old names of parameters and the present ones.
 RENAMED = {"told": "context_proj", "amplified": "product_proj", "new": "part_conv"}
 
 
@@ -78,7 +78,7 @@ class AggregatorLayer(nn.Module):
         return torch.cat([part, self.product_proj(context * self.value(x))], dim=1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        """Also accept the names of version 0.1."""
+        """Also accept the old names."""
         for old, new in RENAMED.items():
             for key in [k for k in state_dict if k.startswith(f"{prefix}{old}.")]:
                 state_dict[key.replace(f"{prefix}{old}.", f"{prefix}{new}.", 1)] = state_dict.pop(

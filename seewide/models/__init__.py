@@ -28,7 +28,12 @@ FAMILIES = (unireplknet, lsnet, replknet, slak, pelk, uniconvnet)
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
-    """Names of seewide's networks, those with published weights with their tags if `pretrained`."""
+    """Names of seewide's networks.
+
+    Args:
+        pattern: shell-style wildcard that the names match.
+        pretrained: list weight tags, `model.tag`, of the networks with published weights instead.
+    """
     names = timm.list_models(pretrained=pretrained)
     ours = {name for family in FAMILIES for name in family.default_cfgs}
     return [n for n in names if n.partition(".")[0] in ours and fnmatch.fnmatch(n, pattern)]

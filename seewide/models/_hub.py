@@ -206,22 +206,22 @@ def _from_hub(config: PretrainedCfg, cache_dir: str | Path | None) -> tuple[Path
     )
 
     repo, _, revision = config.hf_hub_id.partition("@")
-    place = {"repo_id": repo, "filename": config.hf_hub_filename, "revision": revision or None}
+    remote = {"repo_id": repo, "filename": config.hf_hub_filename, "revision": revision or None}
     what = f"{config.hf_hub_filename}, the weights of {_name(config)},"
     by_hand = "a copy of the file can be read by seewide.load_checkpoint"
-    before = try_to_load_from_cache(**place, cache_dir=cache_dir)
+    before = try_to_load_from_cache(**remote, cache_dir=cache_dir)
     try:
         path = hf_hub_download(
-            **place, cache_dir=cache_dir, library_name="seewide", library_version=__version__
+            **remote, cache_dir=cache_dir, library_name="seewide", library_version=__version__
         )
         if path == before:
             return Path(path), None
         # The folder is named after the commit: compare with the hash of that very version.
         commit = Path(path).parents[config.hf_hub_filename.count("/")].name
-        published = get_hf_file_metadata(hf_hub_url(**{**place, "revision": commit})).etag or ""
+        published = get_hf_file_metadata(hf_hub_url(**{**remote, "revision": commit})).etag or ""
     except LocalEntryNotFoundError:
         raise InputError(
-            f"{what} is not in the cache and {hf_hub_url(**place)} cannot be reached: connect to "
+            f"{what} is not in the cache and {hf_hub_url(**remote)} cannot be reached: connect to "
             f"the network once (and unset HF_HUB_OFFLINE); {by_hand}"
         ) from None
     except EntryNotFoundError:

@@ -60,7 +60,7 @@ class PeLKStage(Stage):
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)
         pos_embed = self.pos_embed
-        if pos_embed is not None and not torch.is_grad_enabled():
+        if pos_embed is not None and not (torch.is_grad_enabled() or torch.jit.is_tracing()):
             # torch's module tracker (FlopCounterMode) fails on arguments that require gradients.
             pos_embed = pos_embed.detach()
         for block in self.blocks:

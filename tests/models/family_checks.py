@@ -14,7 +14,7 @@ from seewide.testing import deviation, randomize
 
 
 def check_fused(model: nn.Module) -> nn.Module:
-    """The fused form of `model` computes the same and has nothing left to fold; returned."""
+    """Return the fused model, which computes the same and has nothing left to fuse."""
     randomize(model).eval()
     for dtype, limit in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
         model = model.to(dtype)
@@ -33,7 +33,7 @@ def check_fused(model: nn.Module) -> nn.Module:
     return fused
 
 
-def check_forms(model: nn.Module) -> None:
+def check_captured(model: nn.Module) -> None:
     """Scripted, compiled, exported, traced, channels last, checkpointed: all compute the same."""
     randomize(model).eval()
     x = torch.randn(2, 3, 64, 96)
@@ -55,7 +55,7 @@ def check_forms(model: nn.Module) -> None:
 
 
 def check_features(name: str, channels: tuple[int, ...]) -> None:
-    """Maps at strides 4, 8, 16, 32 of a gray picture; unknown arguments are refused."""
+    """Maps at strides 4, 8, 16, 32 of a grey image; unknown arguments are refused."""
     model = timm.create_model(name, device="meta", in_chans=1, features_only=True)
     maps = model(torch.empty(1, 1, 64, 96, device="meta"))
     sizes = [(16, 24), (8, 12), (4, 6), (2, 3)]

@@ -197,7 +197,7 @@ def test_output_stride(name, output_stride):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-# Networks without operators over the whole map.
+# Options without operators over all pixels of a map.
 LOCAL = {
     "unireplknet_a": {"extra": "none"},
     "lsnet_t": {"depths": (1, 2, 2, 0), "squeeze_excite": False, "mixer": "static"},

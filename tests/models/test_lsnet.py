@@ -1,10 +1,10 @@
-"""LSNet: the authors' figures, any input size, ablations, fusing, and the forms torch offers."""
+"""LSNet: results of the authors' code, any input size, ablations, fusing, graph capture."""
 
 import pytest
 import timm
 import torch
 from authors import check_calm_parity, check_layout
-from family_checks import check_forms, check_fused
+from family_checks import check_captured, check_fused
 from torch import nn
 
 import seewide
@@ -13,7 +13,7 @@ from seewide.layers.token_mixers import MIXERS
 from seewide.models.lsnet import LSNet, authors_state_dict, checkpoint_filter_fn
 from seewide.testing import deviation, randomize
 
-# Parameters in training form, counted on the authors' files (one head, two heads); fused.
+# Parameters in unfused, counted on the authors' files (one head, two heads); fused.
 PARAMETERS = {
     "t": (11_409_832, 11_795_600, 11_370_488),
     "s": (16_146_304, 16_596_200, 16_098_232),
@@ -64,14 +64,14 @@ def test_to_the_authors_layout_and_back_is_exact():
 
 
 @pytest.mark.parametrize("distilled", [False, True])
-def test_fused_equals_training_form(distilled):
+def test_fused_equals_unfused(distilled):
     fused = check_fused(small(depths=(1, 2, 3, 3), distilled=distilled))
     assert isinstance(fused.stages[3].blocks[0].dw, DepthwiseConv2d)
     assert isinstance(fused.head.fc, nn.Linear)
 
 
-def test_forms():
-    check_forms(small())
+def test_scripted_compiled_exported_traced():
+    check_captured(small())
 
 
 def test_two_heads_script_and_train():
@@ -256,9 +256,9 @@ def test_weight_tags_and_weight_decay():
     names = seewide.list_models("lsnet*", pretrained=True)
     assert names == sorted(f"lsnet_{s}{d}.in1k" for s in "tsb" for d in ("", "_distill"))
     model = small()
-    kept = model.no_weight_decay()
-    assert kept == {"stages.5.blocks.1.mixer.layer.attention_biases"}
-    assert kept <= {name for name, _ in model.named_parameters()}
+    excluded = model.no_weight_decay()
+    assert excluded == {"stages.5.blocks.1.mixer.layer.attention_biases"}
+    assert excluded <= {name for name, _ in model.named_parameters()}
 
 
 def test_bad_arguments_are_sentences():

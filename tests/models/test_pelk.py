@@ -1,9 +1,9 @@
-"""PeLK: the paper's tables under its counting, fusing, and the forms torch offers."""
+"""PeLK: the paper's tables under its counting, fusing, graph capture."""
 
 import pytest
 import timm
 import torch
-from family_checks import check_features, check_forms, check_fused, check_onnx
+from family_checks import check_captured, check_features, check_fused, check_onnx
 
 import seewide
 from seewide.analysis.cost import count_cost
@@ -110,14 +110,14 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_fused_equals_training_form(options):
+def test_fused_equals_unfused(options):
     fused = check_fused(small(**options))
     assert not [name for name, _ in fused.named_parameters() if "gamma" in name]
 
 
 @pytest.mark.parametrize("options", [{}, {"pos_mode": "none", "partial": 1}], ids=str)
-def test_forms(options):
-    check_forms(small(drop_path_rate=0.1, **options))
+def test_scripted_compiled_exported_traced(options):
+    check_captured(small(drop_path_rate=0.1, **options))
 
 
 @pytest.mark.slow

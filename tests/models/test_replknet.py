@@ -1,10 +1,10 @@
-"""RepLKNet: the authors' figures, fusing, and the forms torch offers."""
+"""RepLKNet: results of the authors' code, fusing, graph capture."""
 
 import pytest
 import timm
 import torch
 from authors import check_layout, check_plain_parity
-from family_checks import check_features, check_forms, check_fused, check_onnx
+from family_checks import check_captured, check_features, check_fused, check_onnx
 
 import seewide
 from seewide.models.replknet import RepLKNet, checkpoint_filter_fn
@@ -81,7 +81,7 @@ def test_both_published_layouts_load(layout):
 
 
 @pytest.mark.parametrize("options", [{}, {"small_kernel": 0}, {"global_pool": "fast"}])
-def test_fused_equals_training_form(options):
+def test_fused_equals_unfused(options):
     check_fused(small(**options))
 
 
@@ -94,8 +94,8 @@ def test_a_norm_without_a_classifier_stays():
     assert isinstance(fused.head.norm, torch.nn.BatchNorm2d)
 
 
-def test_forms():
-    check_forms(small(drop_path_rate=0.1))
+def test_scripted_compiled_exported_traced():
+    check_captured(small(drop_path_rate=0.1))
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
-"""SLaK: the authors' figures, fusing, and the forms torch offers."""
+"""SLaK: results of the authors' code, fusing, graph capture."""
 
 import pytest
 import timm
 import torch
 from authors import check_layout, check_plain_parity
-from family_checks import check_features, check_forms, check_fused, check_onnx
+from family_checks import check_captured, check_features, check_fused, check_onnx
 
 import seewide
 from seewide.analysis.cost import count_cost
@@ -12,8 +12,8 @@ from seewide.layers import DepthwiseConv2d, StripPair, StripReparamBlock
 from seewide.models.slak import SLaK
 from seewide.testing import assert_equal, randomize
 
-# Counted on the authors' file: width factor 1.3, no weights removed. Multiply-adds in training
-# form at 224 x 224, where their counter adds norms, activations and biases.
+# Counted on the authors' file: width factor 1.3, no weights removed. Multiply-adds unfused
+# at 224 x 224, where their counter adds norms, activations and biases.
 PARAMETERS = {"t": 50_703_838, "s": 91_131_820, "b": 157_950_792}
 MACS = {"t": 8_735_352_362, "s": 16_653_955_418, "b": 28_575_695_593}
 AUTHORS_NAMES = {"t": "tiny", "s": "small", "b": "base"}
@@ -59,13 +59,13 @@ def test_strips_are_one_cross_shaped_kernel():
 
 
 @pytest.mark.parametrize("decompose", [True, False])
-def test_fused_equals_training_form(decompose):
+def test_fused_equals_unfused(decompose):
     fused = check_fused(small(decompose=decompose))
     assert not [name for name, _ in fused.named_parameters() if "gamma" in name]
 
 
-def test_forms():
-    check_forms(small(drop_path_rate=0.1))
+def test_scripted_compiled_exported_traced():
+    check_captured(small(drop_path_rate=0.1))
 
 
 @pytest.mark.slow

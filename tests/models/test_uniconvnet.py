@@ -1,4 +1,4 @@
-"""UniConvNet: the authors' figures, fusing, the ablations, and the forms torch offers."""
+"""UniConvNet: results of the authors' code, fusing, the ablations, graph capture."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from authors import check_calm_parity, check_layout
-from family_checks import check_features, check_forms, check_fused
+from family_checks import check_captured, check_features, check_fused
 
 import seewide
 from seewide.layers import DCNv3, ReceptiveFieldAggregator
@@ -81,8 +81,8 @@ def test_fused_equals_unfused(aggregator, local_mixer):
     assert not [name for name, _ in fused.named_parameters() if "gamma" in name]
 
 
-def test_forms():
-    check_forms(calm(small(depths=(1, 1, 1, 1), drop_path_rate=0.1)))
+def test_scripted_compiled_exported_traced():
+    check_captured(calm(small(depths=(1, 1, 1, 1), drop_path_rate=0.1)))
 
 
 def test_features():

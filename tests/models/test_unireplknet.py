@@ -1,4 +1,4 @@
-"""UniRepLKNet: the authors' figures, the papers' tables, fusing, and the forms torch offers."""
+"""UniRepLKNet: results of the authors' code, the papers' tables, fusing, graph capture."""
 
 import pytest
 import timm
@@ -18,7 +18,7 @@ from seewide.models.unireplknet import (
 from seewide.reparam import fuse_checked
 from seewide.testing import deviation, randomize
 
-# Parameters in training form, counted on the authors' files; fused, as the papers print them
+# Parameters in unfused, counted on the authors' files; fused, as the papers print them
 # (2311.15599 Table 5, 2410.08049 Table 4) in millions.
 PARAMETERS = {
     "a": (4_649_060, 4.4),
@@ -43,7 +43,7 @@ def small(**kwargs) -> UniRepLKNet:
 
 @pytest.mark.parametrize("size", PARAMETERS)
 def test_parameters(size):
-    """In training form; and fused, to the digit that the paper prints.
+    """In unfused; and fused, to the digit that the paper prints.
 
     The paper's counter sees layers, and so misses the GRN's free parameters: 0.14 M for XL.
     """
@@ -72,7 +72,7 @@ def test_names_and_shapes_of_the_authors_files(size):
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_fused_equals_training_form(dtype, limit):
+def test_fused_equals_unfused(dtype, limit):
     model = randomize(small()).to(dtype).eval()
     fused, report = fuse_checked(model)
     assert report.deviation < limit
@@ -82,7 +82,7 @@ def test_fused_equals_training_form(dtype, limit):
             assert deviation(fused(x), model(x)) < limit
 
 
-def test_fused_equals_training_form_under_autocast():
+def test_fused_equals_unfused_under_autocast():
     model = randomize(small()).eval()
     fused, x = seewide.fuse(model), torch.randn(2, 3, 64, 96)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -23,7 +23,7 @@ from seewide.testing import randomize
 
 NAME = "unireplknet_a.in1k"
 FILE = "unireplknet_a_in1k_224_acc77.03.pth"
-PLACE = f"DingXiaoH/UniRepLKNet/{FILE}"
+REMOTE = f"DingXiaoH/UniRepLKNet/{FILE}"
 SIZES = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "kernel_sizes": (3, 13, (13, 3), 7)}
 
 
@@ -47,7 +47,7 @@ def published():
 
 @pytest.fixture
 def hub(published, monkeypatch):
-    with Hub({PLACE: file_of(published)}) as hub:
+    with Hub({REMOTE: file_of(published)}) as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -75,13 +75,13 @@ def refused(create, pattern):
 
 def test_download_once_then_from_the_cache(hub, pretrained, published, monkeypatch, capfd):
     assert same(pretrained(), published)
-    content = hub.files[PLACE]
+    content = hub.files[REMOTE]
     shown = f"{FILE}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()} (as"
     assert shown in capfd.readouterr().err
     assert same(pretrained(), published)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert same(pretrained(), published)
-    assert hub.gets == [(PLACE, None)]
+    assert hub.gets == [(REMOTE, None)]
     assert "SHA-256" not in capfd.readouterr().err
 
 
@@ -109,18 +109,18 @@ def test_a_broken_connection_goes_on_where_it_broke(hub, pretrained, published, 
 
 
 def test_a_wrong_hash_is_named_and_the_file_deleted(hub, pretrained, published):
-    whole = hub.files[PLACE]
-    hub.etags[PLACE] = hashlib.sha256(whole).hexdigest()
-    hub.files[PLACE] = whole[:-100]
+    content = hub.files[REMOTE]
+    hub.etags[REMOTE] = hashlib.sha256(content).hexdigest()
+    hub.files[REMOTE] = content[:-100]
     sentence = refused(pretrained, f"{FILE} for {NAME} is corrupt: its SHA-256 is")
-    assert hub.etags[PLACE] in sentence
-    hub.files[PLACE] = whole
+    assert hub.etags[REMOTE] in sentence
+    hub.files[REMOTE] = content
     assert same(pretrained(), published)
 
 
 def test_a_cut_file_without_a_published_hash(hub, pretrained):
-    hub.files[PLACE] = hub.files[PLACE][:-100]
-    hub.etags[PLACE] = "2" * 40  # a git hash, as small files have
+    hub.files[REMOTE] = hub.files[REMOTE][:-100]
+    hub.etags[REMOTE] = "2" * 40  # a git hash, as small files have
     refused(pretrained, "is damaged or is no checkpoint.*; delete that file to download it again")
 
 
@@ -148,21 +148,21 @@ class Evil:
 
 def test_a_file_with_code_is_refused_and_not_run(hub, pretrained, published, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    hub.files[PLACE] = file_of(published, hook=Evil())
+    hub.files[REMOTE] = file_of(published, hook=Evil())
     refused(pretrained, "was refused: it holds posix.system, and building anything but tensors")
     assert not (tmp_path / "evil").exists()
 
 
 def test_weights_of_another_network(hub, pretrained):
     sizes = {**SIZES, "dims": (8, 16, 24, 40)}
-    hub.files[PLACE] = file_of(timm.create_model(NAME, **sizes))
+    hub.files[REMOTE] = file_of(timm.create_model(NAME, **sizes))
     refused(pretrained, f"^{FILE} does not fit {NAME}: .*stages.3.downsample.0.weight")
 
 
 def test_plain_addresses(hub, pretrained, published):
-    digits = hashlib.sha256(hub.files[PLACE]).hexdigest()[:8]
+    digits = hashlib.sha256(hub.files[REMOTE]).hexdigest()[:8]
     for name in (f"net-{digits}.pth", "net-00000000.pth", "net.pth"):
-        hub.files[f"{name}/"] = hub.files[PLACE]  # the key under which the server finds "/name"
+        hub.files[f"{name}/"] = hub.files[REMOTE]  # the key under which the server finds "/name"
 
     def at(name):
         overlay = {"url": f"{hub.url}/{name}", "hf_hub_id": None}
@@ -217,7 +217,7 @@ def test_every_family_with_an_address(hub, name, tmp_path):
 
 def test_a_file_of_the_users(hub, pretrained, published, tmp_path):
     path = tmp_path / "mine.pth"
-    path.write_bytes(hub.files[PLACE])
+    path.write_bytes(hub.files[REMOTE])
     assert same(pretrained(pretrained_cfg_overlay={"file": str(path)}), published)
     assert not hub.gets
 

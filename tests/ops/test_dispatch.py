@@ -153,4 +153,4 @@ def test_every_operator_has_a_reference_and_a_torch_backend():
         names = [backend.name for backend in operator.backends]
         assert names[-1] == "reference", operator.name
         assert "torch" in names, operator.name
-    assert known_backends() == ["cpu", "reference", "torch", "triton"]
+    assert set(known_backends()) >= {"cpu", "reference", "torch", "triton"}

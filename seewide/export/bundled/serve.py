@@ -13,10 +13,35 @@ import onnxruntime
 from fastapi import HTTPException
 from PIL import Image
 from predict import HERE, LABELS, classify, preprocess
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import JSONResponse
 
 LARGEST_UPLOAD = 20_000_000  # bytes
 LARGEST_IMAGE = 50_000_000  # pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # none that runs another program
+
+
+class Refuse(BaseHTTPMiddleware):
+    """Requests that are no upload, or a broken or too large one, get a status of 4xx."""
+
+    async def dispatch(self, request, call_next):
+        def refuse(status, reason):
+            return JSONResponse({"detail": reason}, status)
+
+        if request.method == "POST":
+            if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+                return refuse(415, "send an image as multipart/form-data, in the field 'image'")
+            length = request.headers.get("content-length", "")
+            if not length.isdigit():
+                return refuse(411, "send the length of the content")
+            if int(length) > LARGEST_UPLOAD:
+                return refuse(413, f"uploads have at most {LARGEST_UPLOAD} bytes")
+            try:
+                await request.body()
+                await request.form()
+            except Exception:  # of the parser, or of a client that went away
+                return refuse(400, "the form is malformed")
+        return await call_next(request)
 
 
 class API(litserve.LitAPI):
@@ -31,11 +56,8 @@ class API(litserve.LitAPI):
         upload = request.get("image") if hasattr(request, "get") else None
         if upload is None or not hasattr(upload, "file"):
             raise HTTPException(422, "send an image as the form field 'image'")
-        data = upload.file.read(LARGEST_UPLOAD + 1)
-        if len(data) > LARGEST_UPLOAD:
-            raise HTTPException(413, f"images have at most {LARGEST_UPLOAD} bytes")
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(upload.file.read()), formats=FORMATS)
             if image.width * image.height > LARGEST_IMAGE:
                 raise HTTPException(413, f"images have at most {LARGEST_IMAGE} pixels")
             return preprocess(image)
@@ -62,5 +84,5 @@ class API(litserve.LitAPI):
 if __name__ == "__main__":
     batch = int(os.environ.get("BATCH", 8))
     api = API(max_batch_size=batch, batch_timeout=0.01)
-    server = litserve.LitServer(api, accelerator="cpu")
+    server = litserve.LitServer(api, accelerator="cpu", middlewares=[Refuse])
     server.run(port=int(sys.argv[1]) if len(sys.argv) > 1 else 8000, generate_client_file=False)

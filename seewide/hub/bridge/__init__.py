@@ -1,0 +1,1 @@
+"""Files that travel with pushed weights, for other libraries."""
