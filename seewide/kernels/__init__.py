@@ -1,1 +1,1 @@
-"""How operators are made fast. One folder per device, one file per operator, named as in `ops`."""
+"""Fast implementations of operators: a folder per device, a file per operator as in `ops`."""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-# The compiler shall hand over tensors as they lie in memory. Early versions (2.7) always do so, and
-# take no tags; later ones want to be told.
+# The compiler must pass tensors with their original strides. PyTorch 2.7 always does and has no
+# `tags` argument; later versions need the tag.
 TAKES_TAGS = "tags" in inspect.signature(torch.library.custom_op).parameters
 KEEP_STRIDES = {"tags": (torch.Tag.needs_fixed_stride_order,)} if TAKES_TAGS else {}
 

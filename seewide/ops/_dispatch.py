@@ -41,7 +41,7 @@ class Backend:
         run: computes the result.
         cannot: None, or one sentence that says why `run` would be wrong or impossible. It may not
             format sizes: while compiling these can be symbols.
-        prefer: whether `run` is the faster choice; asked only where it can run.
+        prefer: whether `run` is the faster choice; called only where it can run.
         slower: one sentence that says why `prefer` is False; called by `explain` only, so that it
             may show sizes and estimates.
         plan: how `run` would compute the result; called by `explain` only.

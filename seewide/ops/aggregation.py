@@ -23,10 +23,10 @@ from ._dispatch import Backend, Operator, autocasts, reference_backend, run_with
 
 
 def small_kernel_aggregation(x: Tensor, weight: Tensor) -> Tensor:
-    """Sum of the k x k neighbours of each pixel, weighed by that pixel's own kernel.
+    """Sum of the k x k neighbours of each pixel, weighted by the kernel of that pixel.
 
     Args:
-        x: (N, C, H, W), floating point; both memory layouts are welcome and kept.
+        x: (N, C, H, W), floating point; contiguous or channels_last, as the result then is.
         weight: (N, G, k * k, H, W), k odd, taps row by row; G divides C, and channel c uses
             set c % G.
 
@@ -34,14 +34,14 @@ def small_kernel_aggregation(x: Tensor, weight: Tensor) -> Tensor:
         (N, C, H, W), of the dtype of `x` (of the autocast dtype under autocast).
 
     Raises:
-        InputError: an even kernel, shapes or dtypes that do not fit, or an asked-for backend
+        InputError: an even kernel, shapes or dtypes that do not fit, or a forced backend
             that cannot run.
 
     Example:
         >>> small_kernel_aggregation(torch.rand(2, 16, 7, 9), torch.rand(2, 4, 9, 7, 9)).shape
         torch.Size([2, 16, 7, 9])
     """
-    if torch.jit.is_scripting():  # TorchScript knows no Python dispatch
+    if torch.jit.is_scripting():  # TorchScript does not compile the dispatch
         return _shifted_products(x, weight)
     else:
         if has_torch_function((x, weight)):  # fx proxies: one node in the traced graph
@@ -52,7 +52,7 @@ def small_kernel_aggregation(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def small_kernel_aggregation_reference(x: Tensor, weight: Tensor) -> Tensor:
-    """The definition: all k * k neighbours of all pixels laid out, weighed and summed."""
+    """The definition: the k * k neighbours of every pixel, unfolded, weighted and summed."""
     (N, C, H, W), (G, taps) = x.shape, weight.shape[1:3]
     k = cpu.kernel_size(taps)
     neighbours = F.unfold(x, k, padding=k // 2).reshape(N, C, taps, H, W)
@@ -60,7 +60,7 @@ def small_kernel_aggregation_reference(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _shifted_products(x: Tensor, weight: Tensor) -> Tensor:
-    """For each tap, the padded input shifted and weighed; k * k passes and no copy of x."""
+    """For each tap, the shifted padded input times its weight: k * k passes, no unfolding."""
     N, C, H, W = x.shape
     G, taps = weight.shape[1], weight.shape[2]
     k = cpu.kernel_size(taps)

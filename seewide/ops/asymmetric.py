@@ -86,7 +86,7 @@ def asymmetric_conv_reference(
     normalize: str = "none",
     resize: int | tuple[int, ...] | None = None,
 ) -> Tensor:
-    """The definition: for each tap, the padded input shifted and weighed. Slow and plain."""
+    """The definition: the sum over taps of the shifted padded input times the weight. Slow."""
     x_NCHW, kernel = _two_dimensional(x, kernel, mask, alpha, channels, normalize, resize)
     kh, kw = kernel.shape[-2:]
     if padding == "same":

@@ -44,7 +44,7 @@ def dcnv3(
 
     Args:
         x: (N, H, W, C), floating point.
-        offset: (N, H', W', G * K * 2), what is added to each tap's place, (column, row) in pixels.
+        offset: (N, H', W', G * K * 2), added to the position of each tap, (column, row) in pixels.
         mask: (N, H', W', G * K), the weight of each tap.
         kernel_size: odd side of the grid of taps.
         groups: G; each has its own offsets and mask.
@@ -58,7 +58,7 @@ def dcnv3(
         and sums are float32 at least.
 
     Raises:
-        InputError: shapes, dtypes or numbers that do not fit, or an asked-for backend that
+        InputError: shapes, dtypes or numbers that do not fit, or a forced backend that
             cannot run.
 
     Example:
@@ -67,7 +67,7 @@ def dcnv3(
         >>> dcnv3(x, offset, mask, groups=G).shape
         torch.Size([2, 14, 20, 32])
     """
-    if torch.jit.is_scripting():  # TorchScript knows no Python dispatch
+    if torch.jit.is_scripting():  # TorchScript does not compile the dispatch
         return _sample_maps(
             x, offset, mask, kernel_size, groups, offset_scale, stride, dilation, softmax
         )
@@ -103,7 +103,7 @@ def dcnv3_reference(
     dilation: int = 1,
     softmax: bool = False,
 ) -> Tensor:
-    """The definition: each point's four neighbours, weighed by how near they are. Slow, plain."""
+    """The definition: bilinear interpolation between the four neighbours of each point. Slow."""
     N, H, W, C = x.shape
     column, row = _points(offset, kernel_size, groups, offset_scale, stride, dilation)
     x_NHWGD = x.to(column.dtype).reshape(N, H, W, groups, C // groups)
@@ -153,7 +153,7 @@ def _sample_maps(
     dilation: int,
     softmax: bool,
 ) -> Tensor:
-    """With grid_sample over N * G maps of D channels: the form that every exporter knows."""
+    """With grid_sample over N * G maps of D channels: supported by every exporter."""
     N, H, W, C = x.shape
     Ho, Wo, K = offset.shape[1], offset.shape[2], kernel_size * kernel_size
     column, row = _points(offset, kernel_size, groups, offset_scale, stride, dilation)

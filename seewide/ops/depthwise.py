@@ -26,7 +26,7 @@ def depthwise_conv2d(
     """Depthwise convolution, stride 1, same padding, any odd kernel size.
 
     Args:
-        x: (N, C, H, W), floating point; both memory layouts are welcome and kept.
+        x: (N, C, H, W), floating point; contiguous or channels_last, as the result then is.
         weight: (C, 1, kh, kw), kh and kw odd, square or strip.
         bias: (C,) or None.
         dilation: distance between neighbouring taps, in pixels.
@@ -35,14 +35,14 @@ def depthwise_conv2d(
         (N, C, H, W), of the dtype of `x` (of the autocast dtype under autocast).
 
     Raises:
-        InputError: an even kernel, shapes or dtypes that do not fit, a dilation below 1, or an
-            asked-for backend that cannot run.
+        InputError: an even kernel, shapes or dtypes that do not fit, a dilation below 1, or a
+            forced backend that cannot run.
 
     Example:
         >>> depthwise_conv2d(torch.rand(2, 8, 14, 20), torch.rand(8, 1, 31, 31)).shape
         torch.Size([2, 8, 14, 20])
     """
-    if torch.jit.is_scripting():  # TorchScript knows no Python dispatch: the stock convolution
+    if torch.jit.is_scripting():  # TorchScript does not compile the dispatch
         padding = [weight.shape[2] // 2 * dilation, weight.shape[3] // 2 * dilation]
         return F.conv2d(x, weight, bias, [1, 1], padding, [dilation, dilation], x.shape[1])
     else:
@@ -59,7 +59,7 @@ def depthwise_conv2d(
 def depthwise_conv2d_reference(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1
 ) -> Tensor:
-    """The definition: for each tap, the padded input shifted and weighed. Slow and plain."""
+    """The definition: the sum over taps of the shifted padded input times the weight. Slow."""
     (H, W), (kh, kw) = x.shape[2:], weight.shape[2:]
     ph, pw = kh // 2 * dilation, kw // 2 * dilation
     x_padded = F.pad(x, (pw, pw, ph, ph))
@@ -108,7 +108,7 @@ _operator = Operator(
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
-    """One look at what nearly always fits, and only then the sentence: small maps take 50 us."""
+    """Test all conditions at once; find the message only on failure: small maps take 50 us."""
     fits = x.ndim == 4 and weight.ndim == 4 and x.is_floating_point()
     if fits:
         C, one, kh, kw = weight.shape
@@ -116,10 +116,10 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Non
     fits = fits and (bias is None or (bias.ndim == 1 and bias.shape[0] == C))
     same = x.dtype == weight.dtype and (bias is None or bias.dtype == x.dtype)
     if not (fits and (same or autocasts(x.device.type))):
-        _complain(x, weight, bias, dilation)
+        _raise_input_error(x, weight, bias, dilation)
 
 
-def _complain(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
+def _raise_input_error(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
     if x.ndim != 4:
         raise InputError(f"x must be (N, C, H, W), got shape {tuple(x.shape)}")
     C = x.shape[1]

@@ -1,8 +1,8 @@
 """Peripheral convolution: a large depthwise kernel that shares its weights outside the centre.
 
-PeLK (arXiv 2403.07589), section 3.2: as the eye resolves its periphery coarsely, kernel weights
-repeat in cells that grow outwards. With S the sharing grid (equation 2; sizes of the cells along
-one axis, sum K) and cell(u) the cell that tap u lies in,
+PeLK (arXiv 2403.07589), section 3.2: as the resolution of human vision falls with the distance
+from the centre, kernel weights are repeated in cells that grow outwards. With S the sharing grid
+(equation 2; sizes of the cells along one axis, sum K) and cell(u) the cell of tap u,
 
     y[n, c, i, j] = bias[c] + sum over u, v of weight[c, cell(u), cell(v)]
                     * (x[n, c, i + u - K // 2, j + v - K // 2] + pos_embed[c, u, v])
@@ -39,7 +39,7 @@ def sharing_grid(kernel_size: int, center: int = 5, base: int = 2) -> list[int]:
 
     Equation 2: `center` cells of 1, then base, base^2, ... outwards. The outermost cells take what
     is left so that the sum is `kernel_size`, which gives every grid that the paper prints; where
-    that is less than half of their neighbours, they are merged with them.
+    that is less than half of their neighbours, they are combined with them.
 
     Args:
         kernel_size: K, odd.
@@ -82,7 +82,7 @@ def expand_weight(weight: Tensor, grid: list[int]) -> Tensor:
         for _ in range(size):
             cells.append(cell)
     index = torch.tensor(cells, device=weight.device)
-    # Columns first: then the many copies are of whole rows (2.7 times faster on a CPU).
+    # Columns first: most copies are then contiguous rows (2.7 times faster on a CPU).
     return weight.index_select(2, index).index_select(1, index)
 
 
@@ -97,7 +97,7 @@ def peripheral_conv2d(
     """Depthwise convolution with shared peripheral weights, stride 1, same padding.
 
     Args:
-        x: (N, C, H, W), floating point; both memory layouts are welcome and kept.
+        x: (N, C, H, W), floating point; contiguous or channels_last, as the result then is.
         weight: (C, k, k).
         grid: k cell sizes, sum K, odd; see `sharing_grid`.
         bias: (C,) or None.
@@ -108,7 +108,7 @@ def peripheral_conv2d(
         (N, C, H, W), of the dtype of `x` (of the autocast dtype under autocast).
 
     Raises:
-        InputError: shapes, sizes or dtypes that do not fit, an unknown `pos_mode`, or an asked-for
+        InputError: shapes, sizes or dtypes that do not fit, an unknown `pos_mode`, or a forced
             backend that cannot run.
 
     Example:
@@ -116,7 +116,7 @@ def peripheral_conv2d(
         >>> peripheral_conv2d(torch.rand(2, 8, 14, 20), torch.rand(8, 13, 13), grid).shape
         torch.Size([2, 8, 14, 20])
     """
-    if torch.jit.is_scripting():  # TorchScript knows no Python dispatch
+    if torch.jit.is_scripting():  # TorchScript does not compile the dispatch
         return _expanded(x, weight, grid, bias, pos_embed, pos_mode)
     else:
         tensors = _present(x, weight, bias, pos_embed)
@@ -137,7 +137,7 @@ def peripheral_conv2d_reference(
     pos_embed: Tensor | None = None,
     pos_mode: str = "valid",
 ) -> Tensor:
-    """The definition: for each tap, the padded input shifted and weighed. Slow and plain."""
+    """The definition: the sum over taps of the shifted padded input times the weight. Slow."""
     (H, W), K = x.shape[2:], sum(grid)
     sizes = torch.tensor(grid, device=x.device)
     kernel = weight.repeat_interleave(sizes, dim=1).repeat_interleave(sizes, dim=2)
@@ -161,7 +161,7 @@ def position_map(kernel: Tensor, pos_embed: Tensor, H: int, W: int) -> Tensor:
     The sum of kernel * pos_embed over the taps that meet pixels, in float32 for half precision.
     Those taps are a range of rows and a range of columns, so it is two products with matrices of
     zeros and ones: about as many multiply-adds as a single 1 x K convolution per row of the kernel,
-    once for the whole batch.
+    once per batch.
     """
     wide = torch.float64 if kernel.dtype == torch.float64 else torch.float32
     product = kernel.to(wide) * pos_embed.to(wide)
@@ -171,7 +171,7 @@ def position_map(kernel: Tensor, pos_embed: Tensor, H: int, W: int) -> Tensor:
 
 
 def _meets(size: int, taps: int, like: Tensor) -> Tensor:
-    """(size, taps): 1 where a tap of the output at that place meets a pixel, else 0."""
+    """(size, taps): 1 where a tap of the output at that position lies inside the map, else 0."""
     place = torch.arange(size, device=like.device)
     tap = torch.arange(taps, device=like.device) - taps // 2
     met = place.unsqueeze(1) + tap
@@ -186,7 +186,7 @@ def _expanded(
     pos_embed: Tensor | None,
     pos_mode: str,
 ) -> Tensor:
-    """The dense convolution of the expanded kernel, which chooses its own fastest form."""
+    """The dense convolution of the expanded kernel, by `depthwise_conv2d`."""
     kernel = expand_weight(weight, grid)
     if pos_embed is not None and pos_mode == "constant":
         bias = _shift(kernel, pos_embed, bias)
@@ -205,7 +205,7 @@ def _in_cells(
     pos_embed: Tensor | None,
     pos_mode: str,
 ) -> Tensor:
-    """A device's convolution of cell sums; the embedding's part stays dense, once per batch."""
+    """The convolution by cells with `convolve`; the embedding's part is dense, once per batch."""
     if pos_embed is not None and pos_mode == "constant":
         bias = _shift(expand_weight(weight, grid), pos_embed, bias)
     y = convolve(x, weight, grid, bias)
@@ -215,13 +215,13 @@ def _in_cells(
 
 
 def _shift(kernel: Tensor, pos_embed: Tensor, bias: Tensor | None) -> Tensor:
-    """The bias with the embedding in it, under "constant"."""
+    """The bias plus the contribution of the embedding, for pos_mode="constant"."""
     shift = (kernel * pos_embed).sum((1, 2))
     return shift if bias is None else bias + shift
 
 
 def _placed(y: Tensor, kernel: Tensor, pos_embed: Tensor) -> Tensor:
-    """The output with the embedding's map, under "valid"."""
+    """The output plus the map of the embedding, for pos_mode="valid"."""
     return y + position_map(kernel, pos_embed, y.shape[2], y.shape[3]).to(y.dtype)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seewide.kernels import triton as door
+from seewide.kernels import triton as kernels
 from seewide.ops import use_backend
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))  # family_checks, for the networks here
@@ -29,10 +29,10 @@ def device() -> str:
 
 
 @pytest.fixture
-def asked(monkeypatch, device):
-    """The kernels are asked for, and in the interpreter the door lets tensors of the CPU in."""
+def forced(monkeypatch, device):
+    """Forces the kernels, in the interpreter also for tensors of the CPU."""
     torch.use_deterministic_algorithms(False)  # for the gradient of dcnv3's map
     if device == "cpu":
-        monkeypatch.setattr(door, "cannot", lambda x: None)
+        monkeypatch.setattr(kernels, "cannot", lambda x: None)
     with use_backend("triton"):
         yield

@@ -110,9 +110,9 @@ def test_operators_are_well_formed(softmax, device):
     leaves = tuple(t.requires_grad_() for t in tensors)
     torch.library.opcheck(deformable._dcnv3, (*leaves, *geometry))
     y = torch.randn(1, 3, 4, 8, device=device)
-    given = (*(t.detach() for t in tensors), y, y)
+    arguments = (*(t.detach() for t in tensors), y, y)
     for for_x in (True, False):
-        torch.library.opcheck(deformable._gradients, (*given, for_x, *geometry))
+        torch.library.opcheck(deformable._gradients, (*arguments, for_x, *geometry))
 
 
 @pytest.mark.gpu

@@ -140,19 +140,19 @@ def test_images_two_billion_elements_apart(form, monkeypatch):
 def test_slices_of_larger_tensors(device):
     """Every other channel needs no copy, every other column does; bias may be left out."""
     x, weight, _, _ = inputs((1, 4, 3, 6, 5, 5, 1), device)
-    whole = [t.requires_grad_() for t in (x, weight)]
+    leaves = [t.requires_grad_() for t in (x, weight)]
     for part in (slice(1, None, 2), (slice(None), slice(None), slice(1, 3), slice(0, None, 2))):
         views = (x[:, part], weight[part]) if isinstance(part, slice) else (x[part], weight)
         y = depthwise_conv2d(*views, None, 1)
         want = definition(*(t.double() for t in views), None)
         assert_equal(y, want)
         dy = torch.randn_like(y)
-        got = torch.autograd.grad(y, whole, dy)
-        for g, w in zip(got, torch.autograd.grad(want, whole, dy.double()), strict=True):
+        got = torch.autograd.grad(y, leaves, dy)
+        for g, w in zip(got, torch.autograd.grad(want, leaves, dy.double()), strict=True):
             assert_equal(g, w)
 
 
-def test_only_the_asked_for_gradients_are_computed(device):
+def test_only_requested_gradients_are_computed(device):
     x, weight, bias, _ = inputs((1, 1, 5, 6, 5, 5, 1), device)
     for wanted in (x, weight, bias):
         wanted.requires_grad_()

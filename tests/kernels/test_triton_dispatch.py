@@ -35,7 +35,7 @@ def drawn(shapes, device):
     return [torch.randn(shape, device=device) / len(shape) for shape in shapes]
 
 
-@pytest.mark.usefixtures("asked")
+@pytest.mark.usefixtures("forced")
 @pytest.mark.parametrize("name", CALLS)
 def test_compile_without_graph_break(name, device):
     op, reference, shapes, rest = CALLS[name]
@@ -50,7 +50,7 @@ def test_compile_without_graph_break(name, device):
         assert_equal(got, expected)
 
 
-@pytest.mark.usefixtures("asked")
+@pytest.mark.usefixtures("forced")
 @pytest.mark.parametrize("name", CALLS)
 def test_autocast_casts_as_a_convolution_does(name, device):
     op, reference, shapes, rest = CALLS[name]

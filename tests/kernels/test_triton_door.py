@@ -1,4 +1,4 @@
-"""When the Triton kernels are chosen, and that nothing of them is loaded before."""
+"""When the Triton kernels are chosen, and that they are not imported before."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seewide.errors import InputError
-from seewide.kernels import triton as door
+from seewide.kernels import triton as kernels
 from seewide.ops import (
     dcnv3,
     depthwise_conv2d,
@@ -43,7 +43,7 @@ CALLS = {
 @pytest.fixture
 def gpu(monkeypatch):
     """Tensors that say they are on a GPU, and hold nothing."""
-    monkeypatch.setattr(door, "_cannot_on_gpu", lambda index: None)
+    monkeypatch.setattr(kernels, "_cannot_on_gpu", lambda index: None)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield lambda *shape, **kwargs: torch.empty(shape, device="cuda", **kwargs)
 
@@ -70,7 +70,7 @@ def test_dcnv3_is_not_deterministic(gpu):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_they_run_on_a_gpu_when_asked_for(name, gpu, capsys):
+def test_kernels_run_on_a_gpu_only_when_forced(name, gpu, capsys):
     """Not by themselves: that waits for a measurement."""
     op, arguments = CALLS[name](gpu)
     explain(op, *arguments)
@@ -118,17 +118,17 @@ def test_peripheral_kernels_follow_the_grid_on_large_maps(side, dtype, plan, gpu
 
 
 def test_reasons_are_sentences(gpu, monkeypatch):
-    assert "float64" in door.cannot(gpu(1, 1, 2, 2, dtype=torch.float64))
-    assert "maps are empty" in door.cannot(gpu(2, 1, 0, 2))
-    assert door.cannot(gpu(0, 1, 2, 2)) is None
-    monkeypatch.setattr(door, "TRITON", False)
-    assert "Triton is not installed" in door.cannot(gpu(1, 1, 2, 2))
+    assert "float64" in kernels.cannot(gpu(1, 1, 2, 2, dtype=torch.float64))
+    assert "maps are empty" in kernels.cannot(gpu(2, 1, 0, 2))
+    assert kernels.cannot(gpu(0, 1, 2, 2)) is None
+    monkeypatch.setattr(kernels, "TRITON", False)
+    assert "Triton is not installed" in kernels.cannot(gpu(1, 1, 2, 2))
 
 
 def test_old_gpus_and_rocm(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla T4")
-    reason = door._cannot_on_gpu.__wrapped__(0)
+    reason = kernels._cannot_on_gpu.__wrapped__(0)
     assert reason == "the kernels need compute capability 8.0, Tesla T4 has 7.5"
     monkeypatch.setattr(torch.version, "hip", "6.2")
-    assert "ROCm" in door._cannot_on_gpu.__wrapped__(0)
+    assert "ROCm" in kernels._cannot_on_gpu.__wrapped__(0)

@@ -1,4 +1,4 @@
-"""Whole networks with the Triton kernels: interpreted on small pictures, on a GPU in full."""
+"""Networks with the Triton kernels: small ones in the interpreter, full ones on a GPU."""
 
 import numpy as np
 import pytest
@@ -34,10 +34,10 @@ SMALL = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("asked")
+@pytest.mark.usefixtures("forced")
 @pytest.mark.parametrize("name", SMALL)
 def test_small_networks(name, device):
-    """Merged, in float32, with every operator on its Triton kernel."""
+    """Fused, in float32, with every operator on its Triton kernel."""
     model = seewide.fuse(randomize(timm.create_model(name, **SMALL[name])).eval())
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
@@ -60,12 +60,12 @@ def compared(model, x, want, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("merged", [False, True], ids=["training form", "merged"])
+@pytest.mark.parametrize("fused", [False, True], ids=["training", "fused"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_agree_with_float64(name, merged, dtype):
+def test_networks_agree_with_float64(name, fused, dtype):
     """As near to float64 on the CPU as stock kernels come, or within twice that."""
     model = randomize(timm.create_model(name)).eval()
-    model = seewide.fuse(model) if merged else model
+    model = seewide.fuse(model) if fused else model
     x = torch.randn(2, 3, 96, 128)
     with torch.inference_mode():
         want = model.double()(x.double())
@@ -74,13 +74,13 @@ def test_networks_agree_with_float64(name, merged, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("merged", [False, True], ids=["training form", "merged"])
+@pytest.mark.parametrize("fused", [False, True], ids=["training", "fused"])
 @pytest.mark.parametrize(("file", "name"), GOLDENS)
-def test_goldens(file, name, merged, dtype):
+def test_goldens(file, name, fused, dtype):
     """The authors' logits, for deterministic weights and a deterministic image."""
     calm = file.endswith(".calm")
     model = with_weights(name, calm_weights if calm else plain_weights)
-    model = seewide.fuse(model) if merged else model
+    model = seewide.fuse(model) if fused else model
     want = torch.from_numpy(np.load(PARITY / f"{file}.npz")["logits"])
     found = compared(model, calm_image() if calm else plain_image(), want, dtype)
     assert found < {torch.float32: 5e-3}.get(dtype, 0.5)  # halves: the families' tests say why

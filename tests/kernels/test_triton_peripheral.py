@@ -40,7 +40,7 @@ def test_output_and_gradients_match_the_definition(case, device):
 
 
 def test_far_from_zero_mean(device):
-    """Sums along whole rows would lose digits; their differences must not."""
+    """Sums along full rows lose digits; their differences over a cell must not."""
     x, weight, bias = inputs(((1, 1, 3, 70), [4, 1, 1, 1, 4]), device)
     x = x + 30
     want = peripheral_conv2d_reference(x.double(), weight.double(), [4, 1, 1, 1, 4], bias.double())
@@ -51,7 +51,7 @@ def test_float16(device):
     check(inputs(CASES[0], device, torch.float16), CASES[0][1])
 
 
-def test_channels_last_is_kept(device):
+def test_channels_last_is_preserved(device):
     x, weight, bias = inputs(CASES[0], device, layout=torch.channels_last)
     y = peripheral_conv2d(x, weight, CASES[0][1], bias)
     assert y.is_contiguous(memory_format=torch.channels_last)

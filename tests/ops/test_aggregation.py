@@ -1,4 +1,4 @@
-"""small_kernel_aggregation against its definition in float64, and under all that torch does."""
+"""small_kernel_aggregation against its float64 definition, and under PyTorch's transformations."""
 
 import io
 
@@ -48,7 +48,7 @@ def test_output_and_gradients_match_the_definition(shape, backend, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layout_is_kept(layout):
+def test_output_has_the_layout_of_the_input(layout):
     x, weight = inputs(2, 12, 19, 23, 3, 3, layout=layout)
     x.requires_grad_()
     y = small_kernel_aggregation(x, weight)
@@ -103,7 +103,7 @@ def test_gradcheck_twice(layout):
     assert torch.autograd.gradgradcheck(small_kernel_aggregation, tensors)
 
 
-def test_only_the_asked_for_gradients_are_computed():
+def test_only_requested_gradients_are_computed():
     x, weight = inputs(1, 4, 5, 6, 2, 3)
     for wanted in (x, weight):
         wanted.requires_grad_()
@@ -189,7 +189,7 @@ def test_fx_and_torchscript():
         assert_equal(form(x), net(x))
 
 
-def test_explain_names_the_choice_and_the_reasons(capsys):
+def test_explain_prints_choice_and_reasons(capsys):
     x, weight = inputs(1, 4, 5, 6, 2, 3)
     explain(small_kernel_aggregation, x, weight)
     assert "cpu        chosen" in capsys.readouterr().out
@@ -209,7 +209,7 @@ def test_explain_names_the_choice_and_the_reasons(capsys):
         ((1, 4, 8, 8), (1, 2, 8, 8, 8), "odd square kernel, got 8 taps"),
     ],
 )
-def test_bad_input_is_one_sentence(x, weight, sentence):
+def test_bad_input_raises_one_sentence(x, weight, sentence):
     with pytest.raises(InputError, match=sentence):
         small_kernel_aggregation(torch.zeros(x), torch.zeros(weight))
 

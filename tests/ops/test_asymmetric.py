@@ -284,7 +284,7 @@ def test_explain_names_the_choice(capsys):
         ((2, 3), (2, 3, 3), {}, r"\(N, C, H, W\) or \(N, C, L\), got shape \(2, 3\)"),
     ],
 )
-def test_bad_input_is_one_sentence(x, kernel, options, sentence):
+def test_bad_input_raises_one_sentence(x, kernel, options, sentence):
     with pytest.raises(InputError, match=sentence):
         asymmetric_conv(torch.zeros(x), torch.zeros(kernel), **options)
 

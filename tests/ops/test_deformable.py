@@ -1,4 +1,4 @@
-"""dcnv3 against its definition in float64, and under everything torch does with ops."""
+"""dcnv3 against its definition in float64, and under PyTorch's transformations."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_output_and_gradients_match_the_definition(case, backend):
         )
 
 
-def test_a_batch_in_parts_is_the_batch(monkeypatch):
+def test_splitting_the_batch_does_not_change_the_result(monkeypatch):
     """Tables are built for a few images at a time; more and fewer must not matter."""
     tensors = [t.requires_grad_() for t in inputs(5, 6, 7, 2, 4, 3)]
     results = []
@@ -85,7 +85,7 @@ def test_points_outside_are_zero_and_move_nothing():
         assert not any(g.any() for g in gradients)
 
 
-def test_nan_shows_instead_of_reading_elsewhere():
+def test_nan_offsets_give_nan():
     x, offset, mask = inputs(1, 5, 6, 1, 4, 3, reach=0.3)
     offset[0, 2, 2, 0] = float("nan")
     y = dcnv3(x, offset, mask)
@@ -120,7 +120,7 @@ def test_gradcheck(softmax):
     assert torch.autograd.gradcheck(lambda *t: dcnv3(*t, groups=2, softmax=softmax), tensors)
 
 
-def test_only_the_asked_for_gradients_are_computed():
+def test_only_requested_gradients_are_computed():
     x, offset, mask = inputs(1, 4, 5, 2, 2, 3)
     (dmask,) = torch.autograd.grad(dcnv3(x, offset, mask.requires_grad_(), groups=2).sum(), (mask,))
     assert dmask.shape == mask.shape
@@ -185,7 +185,7 @@ def test_fx_and_torchscript():
         assert_equal(form(*tensors), Net()(*tensors))
 
 
-def test_explain_names_the_choice_and_the_reasons(capsys):
+def test_explain_prints_choice_and_reasons(capsys):
     tensors = inputs(1, 9, 11, 1, 8, 3)
     explain(dcnv3, *tensors)
     assert "chosen: torch.nn.functional.embedding_bag" in capsys.readouterr().out
@@ -206,7 +206,7 @@ def test_explain_names_the_choice_and_the_reasons(capsys):
         ((1, 8, 8, 4), (1, 8, 8, 18), (1, 8, 8, 9), {"stride": 2}, r"must be \(1, 4, 4, 18\)"),
     ],
 )
-def test_bad_input_is_one_sentence(x, offset, mask, options, sentence):
+def test_bad_input_raises_one_sentence(x, offset, mask, options, sentence):
     with pytest.raises(InputError, match=sentence):
         dcnv3(torch.zeros(x), torch.zeros(offset), torch.zeros(mask), **options)
 

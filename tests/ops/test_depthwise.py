@@ -1,4 +1,4 @@
-"""depthwise_conv2d against its definition in float64, and under everything torch does with ops."""
+"""depthwise_conv2d against its definition in float64, and under PyTorch's transformations."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_every_odd_kernel_size_up_to_101():
 
 
 @pytest.mark.parametrize("backend", ["torch", "reference"])
-def test_the_other_backends_compute_the_same(backend):
+def test_torch_and_reference_backends_match_the_definition(backend):
     tensors = inputs(2, 4, 19, 23, 13, 7)
     with use_backend(backend):
         assert_matches_reference(depthwise_conv2d, depthwise_conv2d_reference, tensors)
@@ -102,7 +102,7 @@ def test_gradcheck_twice(kh, kw, dilation):
     assert torch.autograd.gradgradcheck(op, tensors)
 
 
-def test_only_the_asked_for_gradients_are_computed():
+def test_only_requested_gradients_are_computed():
     x, w, b = inputs(1, 2, 9, 9, 13, 13)
     w.requires_grad_()
     (dw,) = torch.autograd.grad(depthwise_conv2d(x, w, b).sum(), (w,))
@@ -151,7 +151,7 @@ def test_compile_without_graph_break():
     assert_equal(got, want)
 
 
-def test_the_compiler_sees_one_operator_and_keeps_the_layout():
+def test_compiled_graph_holds_one_operator_and_preserves_the_layout():
     """Inductor would give the parts of a fast path layouts of its own."""
     seen = []
 
@@ -168,7 +168,7 @@ def test_the_compiler_sees_one_operator_and_keeps_the_layout():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_operators_keep_what_they_promise_the_compiler(layout):
+def test_custom_operators_pass_opcheck(layout):
     x = torch.randn(2, 4, 9, 8).contiguous(memory_format=layout)
     operators = torch.ops.seewide
     weight, dy = torch.randn(4, 1, 7, 7), torch.randn_like(x)
@@ -177,7 +177,7 @@ def test_the_operators_keep_what_they_promise_the_compiler(layout):
     torch.library.opcheck(operators.depthwise_weight_gradient_cpu.default, arguments)
 
 
-def test_a_batch_of_one_without_a_stride():
+def test_batch_of_one_with_stride_zero():
     """As Inductor makes it of a permuted layer norm."""
     x, w, _ = inputs(1, 4, 9, 7, 7, 7)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -200,7 +200,7 @@ def test_fx_and_torchscript():
         assert_equal(form(x), net(x))
 
 
-def test_explain_names_the_choice_and_the_reasons(capsys):
+def test_explain_prints_choice_and_reasons(capsys):
     x, w, _ = inputs(1, 3, 20, 20, 31, 31)
     explain(depthwise_conv2d, x, w)
     table = capsys.readouterr().out
@@ -231,7 +231,7 @@ def test_use_backend_refuses_in_a_sentence():
         ((1, 3, 8, 8), (3, 1, 3, 3), None, 0, "dilation must be at least 1, got dilation=0"),
     ],
 )
-def test_bad_input_is_one_sentence(x, weight, bias, dilation, sentence):
+def test_bad_input_raises_one_sentence(x, weight, bias, dilation, sentence):
     bias = None if bias is None else torch.zeros(bias)
     with pytest.raises(InputError, match=sentence):
         depthwise_conv2d(torch.zeros(x), torch.zeros(weight), bias, dilation)

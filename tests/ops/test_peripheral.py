@@ -1,4 +1,4 @@
-"""peripheral_conv2d against its definition in float64, and under everything torch does with ops."""
+"""peripheral_conv2d against its definition in float64, and under PyTorch's transformations."""
 
 import pytest
 import torch
@@ -103,14 +103,14 @@ def cells_everywhere(monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s[:4])) + f"k{sum(s[4])}")
 def test_output_and_gradients_match_the_definition(shape, layout, backend):
     grid, tensors = shape[4], inputs(*shape, layout=layout)
-    for given in (tensors[:2], tensors):
+    for arguments in (tensors[:2], tensors):
         with use_backend(backend):
             assert_matches_reference(
                 lambda x, w, b=None, h=None: peripheral_conv2d(x, w, grid, b, h),
                 lambda x, w, b=None, h=None: peripheral_conv2d_reference(x, w, grid, b, h),
-                given,
+                arguments,
             )
-            y = peripheral_conv2d(given[0], given[1], grid, *given[2:])
+            y = peripheral_conv2d(arguments[0], arguments[1], grid, *arguments[2:])
             assert y.is_contiguous(memory_format=layout)
 
 
@@ -203,9 +203,9 @@ def test_half_precision(dtype, backend):
     grid = sharing_grid(13)
     tensors = inputs(2, 3, 9, 11, grid, dtype)
     with use_backend(backend):
-        for given, factor in ((tensors[:3], 1.0), (tensors, 2.0)):
-            y = peripheral_conv2d(given[0], given[1], grid, *given[2:])
-            wide = [t.double() for t in given]
+        for arguments, factor in ((tensors[:3], 1.0), (tensors, 2.0)):
+            y = peripheral_conv2d(arguments[0], arguments[1], grid, *arguments[2:])
+            wide = [t.double() for t in arguments]
             want = peripheral_conv2d_reference(wide[0], wide[1], grid, *wide[2:])
             assert_equal(y, want, factor=factor)
 
@@ -254,7 +254,7 @@ def test_compile_without_graph_break(taps_per_cell, monkeypatch):
     assert_equal(got, want)
 
 
-def test_the_operators_keep_what_they_promise_the_compiler():
+def test_custom_operators_pass_opcheck():
     grid = sharing_grid(13)
     x, w, b, _ = inputs(2, 3, 9, 8, grid, layout=torch.channels_last)
     operators = torch.ops.seewide
@@ -277,7 +277,7 @@ def test_export_fx_and_torchscript(mode):
         assert_equal(form(x), want)
 
 
-def test_explain_names_the_choice_and_the_reasons(capsys, monkeypatch):
+def test_explain_prints_choice_and_reasons(capsys, monkeypatch):
     grid = sharing_grid(51)
     with monkeypatch.context() as patch:  # where the lines cross depends on the vector unit
         patch.setattr("seewide.kernels.cpu.peripheral.TAPS_PER_CELL", 1)
@@ -296,7 +296,7 @@ def test_explain_names_the_choice_and_the_reasons(capsys, monkeypatch):
         ({"kernel_size": 31, "base": 0}, "base must be at least 1, got base=0"),
     ],
 )
-def test_bad_grids_are_one_sentence(arguments, sentence):
+def test_bad_grids_raise_one_sentence(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         sharing_grid(**arguments)
 
@@ -318,7 +318,7 @@ def test_bad_grids_are_one_sentence(arguments, sentence):
         ),
     ],
 )
-def test_bad_input_is_one_sentence(changes, sentence):
+def test_bad_input_raises_one_sentence(changes, sentence):
     arguments = {
         "x": torch.zeros(1, 3, 8, 8),
         "weight": torch.zeros(3, 3, 3),

@@ -1,11 +1,11 @@
-"""Small-kernel aggregation on the CPU: k * k multiply-adds in place, in the layout of x.
+"""Small-kernel aggregation on the CPU: k * k in-place multiply-adds in the layout of x.
 
 The operator is a trilinear form, y . A(x, w) = sum of y * w * shifted x. Its two gradients are
-the other two faces of that form, so three functions are each other's derivatives, to any order:
+trilinear too, and three functions are each other's derivatives, to any order:
 
     y  = A(x, w)     dx = S(dy, w) (scatter)     dw = C(dy, x) (correlate)
 
-Autograd over the plain formulation writes k * k maps of zeros for the gradients of its slices.
+Autograd over the plain formulation would write k * k zero maps for the gradients of its slices.
 Legend: N batch, C = R * G channels (channel r * G + g uses weight set g), H x W map, T = k * k.
 """
 
@@ -21,7 +21,7 @@ from .opaque import opaque
 
 
 def kernel_size(taps: int) -> int:
-    """k, given k * k."""
+    """k, of k * k."""
     return int(taps**0.5 + 0.5)
 
 
@@ -121,7 +121,7 @@ class _Aggregate(torch.autograd.Function):
 
 
 class _Scatter(torch.autograd.Function):
-    """x = S(y, w): each pixel of y handed out to its neighbours, weighed by its own kernel."""
+    """x = S(y, w): add each pixel of y to its neighbours, weighted by its own kernel."""
 
     @staticmethod
     def forward(y: Tensor, weight: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def _windows(x_padded: Tensor, G: int, T: int) -> list[Tensor]:
 
 
 def _taps_first(weight: Tensor, x: Tensor) -> Tensor:
-    """(T, N, 1, G, H, W), each tap with its memory in the order of x.
+    """(T, N, 1, G, H, W), each tap with the memory layout of x.
 
     A channels-last convolution makes weights whose taps alternate; without the copy every read
     of them skips T - 1 others, and a call takes 2 to 4 times as long.

@@ -69,7 +69,7 @@ def dcnv3(
 
 
 def _parts(mask: Tensor) -> list[slice]:
-    """Slices of the batch, small enough for their tables to stay in the cache."""
+    """Slices of the batch whose tables fit in the cache."""
     if mask.numel() == 0:
         return []
     images = max(1, PART * mask.shape[0] // mask.numel())
@@ -85,7 +85,7 @@ def _neighbours(
     stride: int,
     dilation: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, int, int, int]]:
-    """Where to read and how far in between.
+    """Indices and interpolation weights of all sampled points.
 
     Returns:
         rows (R, D) of the padded map; index (P, K) of each point's upper left neighbour in it;
@@ -110,7 +110,7 @@ def _neighbours(
     column = torch.add(column, steps[..., 0], alpha=offset_scale)
     row = torch.add(row, steps[..., 1], alpha=offset_scale)
 
-    # What is not finite becomes a valid index here, and stays not finite in the fraction.
+    # NaN and infinity become valid indices here; the fraction stays NaN.
     left, top = column.floor(), row.floor()
     right_by, down_by = column.sub_(left), row.sub_(top)
     integer = torch.int32 if max(rows.shape[0], offset.numel()) < 2**31 else torch.int64
@@ -126,7 +126,7 @@ def _neighbours(
 
 
 def _shares(right_by: Tensor, down_by: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """Weight (P, K) of each of the four neighbours: how near it is, times the mask."""
+    """Weights (P, K) of the four neighbours: bilinear weight times the mask."""
     lower = mask * down_by
     upper = mask - lower
     lower_right, upper_right = lower * right_by, upper * right_by

@@ -1,10 +1,10 @@
-"""Large-kernel depthwise convolution on the CPU: calls of torch that reach oneDNN's fast kernels.
+"""Large-kernel depthwise convolution on the CPU: PyTorch calls that select oneDNN's fast kernels.
 
-oneDNN has two fast depthwise kernels, and torch's layout and padding decide which is reached:
+oneDNN has two fast depthwise kernels; memory layout and padding decide which one runs:
 
-* `jit_dw` (NCHW, or dilated): gives up, for a GEMM 8 to 60 times slower, as soon as the padding
-  exceeds its register block: 6 columns with AVX-512, 4 with AVX2. An input padded beforehand
-  has no padding left, so it stays.
+* `jit_dw` (NCHW, or dilated): falls back to a GEMM, 8 to 60 times slower, when the padding
+  exceeds its register block: 6 columns with AVX-512, 4 with AVX2. An input that is
+  padded beforehand avoids this.
 * `brdgmm_dw` (channels last, undilated): takes any padding and skips the taps that fall into it.
   With AVX-512 its register blocking is poor for 11 and 13 columns (2 to 3 times slower than 15),
   unless the channels are 1 or 3 vectors; so other such kernels get columns of zeros.
@@ -86,7 +86,7 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
 
 
 def work(x: Tensor, kh: int, kw: int) -> float:
-    """Multiply-adds per pixel, undilated, by the taps that meet the map or what else takes less."""
+    """Multiply-adds per pixel, undilated, of the taps inside the map, or of transforms."""
     met = _met(x.shape[2], kh) * _met(x.shape[3], kw)
     if kh * kw < FOURIER_FROM:
         return met
@@ -94,7 +94,7 @@ def work(x: Tensor, kh: int, kw: int) -> float:
 
 
 def _met(length: int, taps: int) -> float:
-    """How many of the taps lie on a map of this length, averaged over the outputs."""
+    """How many of the taps lie inside a map of this length, averaged over the outputs."""
     r = min(taps // 2, length - 1)
     return 2 * r + 1 - r * (r + 1) / length
 
@@ -121,7 +121,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: i
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of `x` lie next to each other, and not both layouts are the same."""
+    """Whether `x` is channels_last and not also contiguous."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
@@ -141,7 +141,7 @@ def _used(length: int, taps: int, dilation: int) -> int:
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
-    """The one of the two memory layouts that `x` has, and its result shall have."""
+    """The memory format of `x`, which its result must have."""
     return torch.channels_last if is_channels_last(x) else torch.contiguous_format
 
 
@@ -156,14 +156,14 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> T
     weight = crop(x, weight, dilation)
     C, _, kh, kw = weight.shape
     ph, pw = kh // 2 * dilation, kw // 2 * dilation
-    form = plan(x, weight, bias, dilation)
+    method = plan(x, weight, bias, dilation)
     if x.shape[0] == 1 and x.stride(0) == 0:  # from Inductor; hides channels last from oneDNN
         x = x.as_strided(x.shape, (x[0].numel(), *x.stride()[1:]))
-    if form == "fourier":
+    if method == "fourier":
         y = fourier.convolve(x, weight, bias)
-    elif form == "padded":
+    elif method == "padded":
         y = F.conv2d(F.pad(x, (pw, pw, ph, ph)), weight, bias, dilation=dilation, groups=C)
-    elif form == "direct":
+    elif method == "direct":
         y = F.conv2d(x, weight, bias, padding=(ph, pw), dilation=dilation, groups=C)
     else:
         poor_blocks = AVX512 and kw in (11, 13) and -(-C // 16) not in (1, 3)
@@ -222,7 +222,9 @@ def _used_weight_gradient(x: Tensor, dy: Tensor, kh: int, kw: int, dilation: int
     """N * C maps, each convolved with its own dy; the dilation becomes the stride."""
     if kh == kw == 1:  # such as any kernel cropped to a 1 x 1 map; oneDNN has nothing fast for it
         return (x * dy).sum((0, 2, 3)).reshape(-1, 1, 1, 1)
-    if dilation == 1 and fourier_pays(x, kh, kw, 1.5):  # 2 to 2.1, on what is a slower rival
+    if dilation == 1 and fourier_pays(
+        x, kh, kw, 1.5
+    ):  # 1.5 instead of 2 + 1 / N: the direct gradient is slower
         return fourier.weight_gradient(x, dy, kh, kw)
     N, C, H, W = x.shape
     ph, pw = kh // 2 * dilation, kw // 2 * dilation

@@ -11,8 +11,8 @@ Times faster than oneDNN's best direct kernel, forward, one thread, AVX-512 (doc
     31 x 31 on 56 x 56, batch 8     2.1          31 x 31 on 112 x 112     2.7
     51 x 51 on 56 x 56, batch 8     2.6          101 x 101 on 224 x 224   14
 
-Exact to 1e-6 of the largest value of a plane, as the direct sums; but the whole plane shares that
-error: what is exactly 0 there is 1e-7 of it here, and one NaN spreads over all of its plane.
+Exact to 1e-6 of the largest value of a plane, as the direct sums; but the error is
+that of the largest value: exact zeros become 1e-7 of it, and a NaN spreads over its plane.
 
 Legend: N batch, C channels, H x W map, kh x kw kernel, L x M torus.
 """
@@ -40,8 +40,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kernel_f = torch.fft.rfft2(kernel[part], s=torus)
         for n in range(N):
             product = torch.fft.rfft2(x[n, part], s=torus) * kernel_f
-            whole = torch.fft.irfft2(product, s=torus)
-            y[n, part] = whole[:, kh // 2 : kh // 2 + H, kw // 2 : kw // 2 + W]
+            planes = torch.fft.irfft2(product, s=torus)
+            y[n, part] = planes[:, kh // 2 : kh // 2 + H, kw // 2 : kw // 2 + W]
     return y if bias is None else y.add_(bias[:, None, None])
 
 
@@ -80,6 +80,6 @@ def _length(least: int) -> int:
 
 
 def _parts(C: int, torus: tuple[int, int], like: Tensor) -> list[slice]:
-    """Slices of the channels, small enough for their planes to stay in the cache."""
+    """Slices of the channels whose planes fit in the cache."""
     size = max(1, TILE_BYTES // (torus[0] * torus[1] * like.element_size()))
     return [slice(start, start + size) for start in range(0, C, size)]

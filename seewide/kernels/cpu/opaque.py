@@ -1,9 +1,9 @@
-"""Functions that a compiled graph calls whole.
+"""Functions that a compiled graph calls as one operator.
 
 Left to itself, Inductor gives the parts of a fast path other memory layouts than those that reach
-the fast library kernels (merged unireplknet_a compiled ran at 0.7 times its own speed), and
-compiles the 80 small calls of a peripheral convolution one by one. So the compiler gets one
-operator, with the strides of its inputs kept, and everybody else the plain function.
+the fast library kernels (compiled, fused unireplknet_a ran at 0.7 times its eager speed), and
+compiles the 80 small calls of a peripheral convolution one by one. While compiling,
+these functions are therefore custom operators that receive their inputs with unchanged strides.
 """
 
 import functools

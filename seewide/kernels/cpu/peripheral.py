@@ -9,7 +9,7 @@ the sum of the pixels below that cell. Rows and columns separate it into three s
 
 The sums are made by doubling (2, 4, 8, ... pixels), not as differences of prefix sums: each is a
 short sum of its own, as exact as the convolution itself on maps of any size. Columns double in the
-opposite order: what is due 16 pixels is split into twice 8, and so on.
+opposite order: a sum over 16 pixels is split into two over 8, and so on.
 
 Of the gradients, the input's is the same with everything mirrored; the weight's is the product of
 the row sums of x with the mirrored column sums of dy.
@@ -93,7 +93,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: list[int]) ->
 
 
 def _parts(planes: Tensor, k: int) -> list[slice]:
-    """Slices of the planes, small enough for their sums to stay in the cache."""
+    """Slices of the planes whose sums fit in the cache."""
     P, H, W = planes.shape
     size = max(1, TILE_BYTES // (2 * k * H * W * planes.element_size()))
     return [slice(start, start + size) for start in range(0, P, size)]
@@ -153,7 +153,7 @@ def _sum_of_cells(cells: Tensor, grid: list[int]) -> Tensor:
 
 
 class _Peripheral(torch.autograd.Function):
-    """The convolution with both gradients in the same form; differentiable any number of times."""
+    """The convolution; its gradients are made of differentiable calls."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: list[int]) -> Tensor:

@@ -6,7 +6,7 @@ A pixel's K * K weights serve the C / G channels of its set. So a program takes 
 columns of a few sets, holds their weights in registers, and walks over the channels: each weight
 is read once. Neighbouring rows share their pixels: R rows of outputs read R + K - 1 of x, not K R.
 
-Of the gradients, dx is the same sum with each weight taken from the pixel that it was at home in,
+Of the gradients, dx is the same sum with each weight read at the output pixel that used it,
 dw sums dy times the shifted x over the channels of a set. Both walk over the channels, so one
 kernel makes both, without atomics. Second derivatives are made of the same three trilinear maps:
 
@@ -16,7 +16,7 @@ Everything is multiplied and added in float32.
 Legend: N batch, C channels in G sets, H x W map, r = K // 2, T = K * K taps.
 """
 
-# ruff: noqa: RUF005 (Triton knows no (*a, b) for a + (b,))
+# ruff: noqa: RUF005 (Triton does not support (*a, b) for a + (b,))
 
 import torch
 import triton

@@ -4,7 +4,7 @@
 
 A row of the launch is a pixel and a group: the D channels of a group lie side by side, so that a
 thread reads 8 halves, or 4 floats, of each neighbour at once. The four neighbours of a point and
-their shares, with what is outside the map worth zero:
+their shares, with zeros outside the map:
 
     x(p) = (1 - a)(1 - b) x00 + (1 - a) b x01 + a (1 - b) x10 + a b x11      a down, b right of x00
 
@@ -75,7 +75,7 @@ def _point(
     j = column * STRIDE + offset_scale * ((t // K - K // 2) * DILATION + right)
     i = line * STRIDE + offset_scale * ((t % K - K // 2) * DILATION + down)
     left, top = tl.floor(j), tl.floor(i)
-    # Beyond -2 and W nothing is read; clamped, what is infinite or NaN has a valid integer.
+    # Beyond -2 and W nothing is read; clamped, infinity and NaN give a valid integer.
     j0 = tl.minimum(tl.maximum(left, -2.0), W + 0.0).to(tl.int32)
     i0 = tl.minimum(tl.maximum(top, -2.0), H + 0.0).to(tl.int32)
     return i0, j0, i - top, j - left

@@ -56,13 +56,13 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: i
     lambda x, *rest: torch.empty_like(x, memory_format=layout_of(x)),
 )
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, flip: bool) -> Tensor:
-    form = plan(x, weight, bias, dilation)
-    if form == "direct, channels last":
+    method = plan(x, weight, bias, dilation)
+    if method == "direct, channels last":
         y = torch.empty_like(x, memory_format=torch.channels_last)
         direct.convolve_last(x, weight, bias, dilation, flip, y)
         return y
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    kernels = direct if form == "direct" else toeplitz
+    kernels = direct if method == "direct" else toeplitz
     kernels.convolve(x, weight, bias, dilation, flip, y)
     return y.contiguous(memory_format=layout_of(x))
 

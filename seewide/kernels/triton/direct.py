@@ -12,7 +12,7 @@ outputs; a pixel is multiplied by kw weights as soon as it is read. No copy into
 Legend: N batch, C channels, H x W map, kh x kw taps, ph = kh // 2, pw = kw // 2.
 """
 
-# ruff: noqa: RUF005 (Triton knows no (*a, b) for a + (b,))
+# ruff: noqa: RUF005 (Triton does not support (*a, b) for a + (b,))
 
 import triton
 import triton.language as tl

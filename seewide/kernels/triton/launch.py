@@ -116,7 +116,7 @@ class _Known:
         self.read()
 
     def read(self) -> None:
-        """Take over what the file knows, from processes before this one and beside it."""
+        """Read the configurations that other processes wrote to the file."""
         with contextlib.suppress(OSError, ValueError, TypeError):  # none yet, or not ours
             self.configs = dict(json.loads(self.file.read_text())) | self.configs
 
@@ -148,10 +148,10 @@ def wgmma(device: torch.device) -> bool:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of `x` lie next to each other, and not both layouts are the same."""
+    """Whether `x` is channels_last and not also contiguous."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
-    """The one of the two memory layouts that `x` has, and its result shall have."""
+    """The memory format of `x`, which its result must have."""
     return torch.channels_last if is_channels_last(x) else torch.contiguous_format

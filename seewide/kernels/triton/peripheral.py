@@ -9,7 +9,7 @@ the pixels below that cell. With E_0 = 0, E_1, ... E_k = K the edges of the cell
     y(i, j)   = sum over b, e of (weight[e - 1, b] - weight[e, b]) * P_b(i + E_e - r, j)
 
 A thread has one column and BR rows of outputs, and for each b the BR + K - 1 sums P_b that they
-see, in registers; k (k + 1) products per output remain. Only S runs through a whole row, and only
+see, in registers; k (k + 1) products per output remain. Only S sums a full row, and only
 in differences over a cell's width, so float32 loses no more than W / 17 of its last digits.
 
 The input's gradient is the same with everything mirrored. The weight's is the dense kernel's
@@ -18,7 +18,7 @@ The input's gradient is the same with everything mirrored. The weight's is the d
 Legend: N batch, C channels, H x W map, K kernel size, r = K // 2, k number of cells along an axis.
 """
 
-# ruff: noqa: RUF005 (Triton knows no (*a, b) for a + (b,))
+# ruff: noqa: RUF005 (Triton does not support (*a, b) for a + (b,))
 
 from functools import lru_cache
 from itertools import accumulate
@@ -112,7 +112,7 @@ def _cells_kernel(
 
 @lru_cache(maxsize=256)
 def _edges_on(device: torch.device, edges: tuple[int, ...]) -> Tensor:
-    """Kept, since a CUDA graph cannot capture a copy from the host."""
+    """Cached, since a CUDA graph cannot capture a copy from the host."""
     return torch.tensor(edges, dtype=torch.int32, device=device)
 
 

@@ -12,7 +12,7 @@ return the tensor cores of an H200 do 12 times the products of its other cores.
 
 T is never built. Its columns are pieces of the zero-padded kernel's rows, shifted. So that every
 piece begins at a multiple of REP elements, for copies of 8 or 16 bytes that pass by the registers,
-the padded kernel is kept REP times, each shifted by one more (`_prepare_kernel`).
+the padded kernel is stored REP times, each shifted by one more (`_prepare_kernel`).
 
 The weight's gradient is the same idea turned round. Rows of dy times rows of x give all products of
 two columns, and the wanted sums lie on its diagonals:
@@ -92,7 +92,7 @@ def _convolve_kernel(
 ):  # fmt: skip
     RH: tl.constexpr = EH // 2
     RW: tl.constexpr = EW // 2
-    # Only multiples of 16 are known as such to the compiler; 8 and 4 are told it this way.
+    # The compiler detects multiples of 16 only; this expression shows it multiples of 8 and 4.
     W = (W_any // ALIGN) * ALIGN
     sn = (sn_any // ALIGN) * ALIGN
     sc = (sc_any // ALIGN) * ALIGN
