@@ -76,6 +76,7 @@ def conditions(settings: Settings) -> dict[str, str]:
         "torch": torch.__version__,
         "seewide": f"{seewide.__version__} {_revision()}".strip(),
         "date": date.today().isoformat(),
+        "load": f"{os.getloadavg()[0]:.1f} processes ready to run on {os.cpu_count()} cores",
     }
     if settings.device == "cuda":
         found["gpu"] = torch.cuda.get_device_name()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import models, ops, revisions, sweep, targets
+from benchmarks import models, ops, revisions, runtimes, sweep, targets
 from benchmarks.conditions import Settings
 from seewide.errors import InputError, unknown
 
@@ -15,6 +15,7 @@ KINDS: dict[str, Callable[[list[str], Settings, Console], None]] = {
     "models": models.run,
     "targets": targets.run,
     "sweep": sweep.run,
+    "runtimes": runtimes.run,
 }
 WITH_BASE = ("ops", "models")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from seewide import dense, models, ops
     from seewide.dense import create_detector, create_segmenter
     from seewide.hub import from_pretrained, push_to_hub, save_pretrained
+    from seewide.inference.optimize import optimize
     from seewide.models import list_models, load_checkpoint
     from seewide.ops import explain, use_backend
     from seewide.reparam import fuse
@@ -38,6 +39,7 @@ __all__ = [
     "load_checkpoint",
     "models",
     "ops",
+    "optimize",
     "push_to_hub",
     "save_pretrained",
     "use_backend",
@@ -55,6 +57,7 @@ _HOME = {
     "load_checkpoint": "seewide.models",
     "models": "",
     "ops": "",
+    "optimize": "seewide.inference.optimize",
     "push_to_hub": "seewide.hub",
     "save_pretrained": "seewide.hub",
     "use_backend": "seewide.ops",

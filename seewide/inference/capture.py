@@ -13,8 +13,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
 RANDOM_OR_EMPTY = ("rand", "empty", "bernoulli", "dropout")
@@ -29,6 +27,10 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     Raises:
         Exception: whatever tracing raises for a model that cannot be captured.
     """
+    # Imported here, since they bring sympy and take a second.
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     names = [name for name, _ in _tensors(model)]
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode, torch.no_grad():

@@ -166,7 +166,7 @@ def convolution_ways(x: Tensor, weight: Tensor, stride, padding, dilation, group
     if last:
         ways.append(Way("channels_last", _conv2d))
     kh, kw = weight.shape[2:]
-    if pointwise.has_operator() and x.numel():
+    if pointwise.has_operator() and x.numel() and last:  # whose result is always channels_last
         ways += [Way("packed_convolution", _packed_conv2d)]
         ways += [Way("packed_convolution", _packed_conv2d_then)]
     same = tuple(padding) == (kh // 2 * dilation[0], kw // 2 * dilation[1])

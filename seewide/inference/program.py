@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from ..kernels.cpu import pointwise
 from . import rewrite
@@ -26,6 +26,7 @@ class Constants:
         self.weights = weights
         self.values: dict[str, object] = {}
         self.layouts: dict[str, Way] = {}  # of the weights with these keys
+        self.released: set[str] = set()  # weights of which only another layout is needed
 
     def value(self, node: fx.Node):
         """Of a constant node of a graph."""
@@ -38,9 +39,9 @@ class Constants:
             return self.weights[key]
         return evaluate(node, self.value)
 
-    def release(self, used: set[str]) -> None:
-        """Forget large weights that are retained in another layout, and unused values."""
-        for name in used:
+    def release(self) -> None:
+        """Forget large weights that are retained in another layout."""
+        for name in self.released:
             if name in self.weights and self.weights[name].numel() >= LARGE:
                 del self.weights[name]
 
@@ -92,7 +93,8 @@ def choose_ways(graph: fx.Graph, constants: Constants, choices: Choices) -> dict
         if laid_out_key not in constants.values:
             matrix = constants.value(weight)
             constants.values[laid_out_key] = LAYOUTS[way.layout](matrix, tuple(fake.shape), *rest)
-        roots |= _roots(weight)
+        if not rest or rest[-1] == 1:  # depthwise kernels are small, and cropped for small maps
+            roots |= _roots(weight)
         counts[way.layout] = counts.get(way.layout, 0) + 1
         with graph.inserting_before(node):
             holder = graph.placeholder("weight")
@@ -106,7 +108,7 @@ def choose_ways(graph: fx.Graph, constants: Constants, choices: Choices) -> dict
             graph.erase_node(after)
             counts["activations fused"] = counts.get("activations fused", 0) + 1
     rewrite.remove_dead(graph)
-    constants.released = roots
+    constants.released |= roots
     return counts
 
 
@@ -145,7 +147,6 @@ def finish(graph_module: fx.GraphModule, constants: Constants) -> fx.GraphModule
     """The graph as a module of one argument, its constants as buffers."""
     graph = graph_module.graph
     rewrite.add_in_place(graph)
-    module = nn.Module()
     buffers: dict[str, fx.Node] = {}
     for node in list(graph.nodes):
         if "key" not in node.meta:
@@ -159,7 +160,7 @@ def finish(graph_module: fx.GraphModule, constants: Constants) -> fx.GraphModule
             node.replace_all_uses_with(value)
             continue
         name = buffers.setdefault(key, f"c{len(buffers)}")
-        module.register_buffer(name, value)
+        graph_module.register_buffer(name, value)
         with graph.inserting_before(node):
             getter = graph.get_attr(name)
         for user in list(node.users):
@@ -169,7 +170,7 @@ def finish(graph_module: fx.GraphModule, constants: Constants) -> fx.GraphModule
     while dead := [n for n in graph.nodes if "key" in n.meta and not n.users]:
         for node in dead:
             graph.erase_node(node)
-    result = fx.GraphModule(module, graph).eval()
+    result = fx.GraphModule(graph_module, graph).eval()
     result.graph.lint()
     return result
 
