@@ -52,7 +52,7 @@ class Difference:
         max_rel: the same over the largest |want| (over 1 if that is 0). Infinite for a NaN, for
             different shapes and for integers or booleans that differ.
         rms_rel: root mean square of the difference over that of `want`.
-        reason: a sentence where the error cannot be computed, else "".
+        reason: why no difference could be computed; else "".
     """
 
     name: str
