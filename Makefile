@@ -8,7 +8,7 @@ TIMM_SDIST = .cache/timm
 .PHONY: demo check test test-slow fuzz test-timm bench bench-full bench-gpu docs clean
 .DEFAULT_GOAL := help
 
-help:  ## what can be made
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(READY): pyproject.toml
@@ -19,12 +19,13 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## train, merge, export and picture a large-kernel network; see demo/report.html
+demo: $(READY)  ## train, fuse, export and explain a large-kernel network; see demo/report.html
 	$(BIN)/python examples/demo.py
 
-check: $(READY)  ## style and lint
+check: $(READY)  ## style, lint and language
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q tests/test_language.py tests/test_architecture.py
 
 test: $(READY)  ## the tests (a few minutes)
 	$(BIN)/python -m pytest
@@ -48,7 +49,7 @@ $(TIMM_SDIST): $(READY)
 	  timm==$$($(BIN)/python -c 'import timm; print(timm.__version__)')
 	mkdir -p $@ && tar xzf .cache/sdist/timm-*.tar.gz --strip-components=1 -C $@
 
-bench: $(READY)  ## operators and networks against their rivals, a few cases (2 minutes)
+bench: $(READY)  ## operators and networks beside their baselines, a few cases (2 minutes)
 	$(BIN)/python -m benchmarks ops --quick
 	$(BIN)/python -m benchmarks models --quick
 
