@@ -31,7 +31,9 @@ from seewide.layers import (
 )
 from seewide.layers.biased_attention import relative_biases
 from seewide.layers.ls_conv import FusedLSConv
+from seewide.layers.pointwise import PointwiseConv2d, PointwiseLinear
 from seewide.layers.rfa import AggregatorLayer, ReceptiveFieldAggregator
+from seewide.layers.scaled_linear import ScaledLinear
 from seewide.layers.unireplknet_block import FusedUniRepLKNetBlock, UniRepLKNetBlock
 from seewide.models._staged import StagedNet
 from seewide.models.uniconvnet import FusedUniConvNetBlock, UniConvNetBlock
@@ -39,12 +41,13 @@ from seewide.ops.peripheral import position_map
 
 
 def authors_form(model: StagedNet) -> nn.Module:
-    """A copy of one of our networks, in training form or merged, as its authors formulate it.
+    """A copy of one of our networks, unfused or fused, as its authors formulate it.
 
     It has the weights of `model` and none of its operators, and keeps the layout of its input.
     """
     copied = copy.deepcopy(model)
-    return Network(_swap(copied.stem), _swap(copied.stages), copied.head).train(model.training)
+    parts = (_swap(part) for part in (copied.stem, copied.stages, copied.head))
+    return Network(*parts).train(model.training)
 
 
 def _swap(module: nn.Module) -> nn.Module:
@@ -81,6 +84,18 @@ def conv2d(layer: nn.Conv2d) -> nn.Conv2d:
     plain = nn.Conv2d.__new__(nn.Conv2d)
     plain.__dict__.update(layer.__dict__)
     return plain
+
+
+def linear(layer: nn.Linear) -> nn.Linear:
+    """A plain nn.Linear with the weights of one of our subclasses."""
+    plain = nn.Linear.__new__(nn.Linear)
+    plain.__dict__.update(layer.__dict__)
+    return plain
+
+
+class PlainScaledLinear(Rewritten):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight, self.bias) * self.gamma
 
 
 class Conv2dLast(nn.Module):
@@ -233,6 +248,9 @@ class Partial(Rewritten):
 
 SWAPS: dict[type, Callable[[nn.Module], nn.Module]] = {
     DepthwiseConv2d: conv2d,
+    PointwiseConv2d: conv2d,
+    PointwiseLinear: linear,
+    ScaledLinear: PlainScaledLinear,
     DepthwiseConv2dLast: Conv2dLast,
     DilatedReparamBlock: Branches,
     timm.layers.LayerNorm2d: LayerNorm2d,

@@ -21,12 +21,10 @@ def main(out: Path, smoke: bool) -> None:
     run = fit("unireplknet_a", "digits", out=out / "run", smoke=smoke)
     model, task, info = load_run(run.folder)
     fused = seewide.fuse(model)
-    names = info.facts["class_names"]
     samples, held_out = task.held_out(info.data, info.facts, trained_on=info.data)
     loader, _ = make_eval_loader(samples, task, info.preprocess, len(samples), workers=0)
-    batch = next(iter(loader))
-    x, y, images = batch["image"], batch["label"], [sample["image"] for sample in samples]
-
+    x, y = next(iter(loader)).values()
+    names, images = info.facts["class_names"], [sample["image"] for sample in samples]
     report = Report("Handwritten digits, seen wide", f"{info.model}; {held_out}.", echo=print)
     report.section("Training", f"{len(run.history)} epochs, from random weights.")
     report.figure(run.folder / "curves.png", "Loss and accuracy over the epochs.")

@@ -2,9 +2,8 @@
 
     python examples/gallery.py images --steps 300 --out docs/figures
 
-Eight networks that differ in their token mixer are trained to classify the folders of `images`;
-without it, noise. Layer scales are initialized with 1, since with 1e-6 the blocks would contribute
-nothing before training.
+Eight networks that differ in their token mixer learn to classify the folders of `images`; without
+it, noise. Layer scales start at 1: with 1e-6 the blocks would contribute nothing before training.
 """
 
 import argparse

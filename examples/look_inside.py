@@ -1,8 +1,8 @@
 """Draw effective kernels, PeLK's positions, LSNet's maps, and receptive fields inside UniConvNet.
 
-    python examples/look_inside.py image.jpg --out gallery
+    python examples/look_inside.py image.jpg --weights pelk_t=pelk_t.safetensors --out gallery
 
-Without an image, noise is used; without --weights pelk_t=pelk_t.safetensors, random weights.
+Without an image, noise is used; without weights, random ones.
 """
 
 import argparse
@@ -18,21 +18,19 @@ from seewide.analysis.erf import draw_erf
 from seewide.analysis.images import load_image
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-parser.add_argument("image", nargs="?", type=Path)
+parser.add_argument("image", nargs="?")
 parser.add_argument("--out", type=Path, default=Path("gallery"))
 parser.add_argument("--side", type=int, default=128, help="pixels")
 parser.add_argument("--weights", action="append", default=[], metavar="MODEL=FILE")
 options = parser.parse_args()
-
 torch.manual_seed(0)
-files = dict(pair.split("=", 1) for pair in options.weights)
 x = torch.randn(1, 3, options.side, options.side)
 if options.image:
-    resize = AnalyzedModel("", torch.nn.Identity()).resizing(options.side)
-    x = resize(load_image(options.image))[None]
+    x = AnalyzedModel("", None).resizing(options.side)(load_image(options.image))[None]
 
 
 def network(name, **arguments):
+    files = dict(pair.split("=", 1) for pair in options.weights)
     model = timm.create_model(name, **arguments).eval()
     return seewide.load_checkpoint(model, files[name]) if name in files else model
 
@@ -50,14 +48,12 @@ positions = {f"embedding {i}": pelk.pos_embed[i].detach().numpy() for i in range
 positions |= {f"added to zeros, {i}": added[i] for i in range(3)}
 print("written:", internals.draw_maps(positions, options.out / "positions.png", signed=True))
 names = [f"stages.2.blocks.1.mixer{part}" for part in (".weight_norm", ".lkp.dw", "")]
-lsnet = network("lsnet_b", img_size=options.side)
-weights, perceived, mixed = internals.feature_maps(lsnet, x, names).values()
+lsnet = internals.feature_maps(network("lsnet_b", img_size=options.side), x, names).values()
+weights, perceived, mixed = lsnet
 maps = {"accumulated coefficient": internals.accumulated_coefficients(weights, 9)}
 maps |= {f"LKP, depthwise, {i}": perceived[0, i].numpy() for i in range(4)}
 maps |= {f"LS convolution, {i}": mixed[0, i].numpy() for i in range(5)}
 print("written:", internals.draw_maps(maps, options.out / "lsnet.png", columns=5))
-layers = [f"stages.0.blocks.0.rfa.layers.{i}" for i in range(3)]
-flow = internals.erf_by_layer(network("uniconvnet_a"), x, layers)
-print(
-    "written:", draw_erf({n.split("rfa.")[1]: f for n, f in flow.items()}, options.out / "rfa.png")
-)
+names = [f"stages.0.blocks.0.rfa.layers.{i}" for i in range(3)]
+fields = internals.erf_by_layer(network("uniconvnet_a"), x, names)
+print("written:", draw_erf({n[-1]: f for n, f in fields.items()}, options.out / "rfa.png"))

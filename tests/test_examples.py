@@ -10,7 +10,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 EXPECTED = {  # what the last lines must contain
     "fuse_and_export.py": ["fused", "difference of the outputs", "pt2", "safetensors"],
-    "erf_of_any_timm_model.py": ["test_convnext: 20% of it within", "unireplknet_a:"],
+    "erf_of_any_timm_model.py": ["test_convnext: 20% of the scores within", "unireplknet_a:"],
     "gallery.py": ["7 x 7: loss", "aggregator of 7, 9, 11: loss", "fields-trained.png"],
     "look_inside.py": ["kernels.png", "positions.png", "lsnet.png", "rfa.png"],
     "operator_by_hand.py": ["(1, 64, 56, 56)", "depthwise_conv2d:", "chosen", "seewide"],
@@ -38,8 +38,8 @@ def test_an_example_fits_on_a_page(path):
 
 
 @pytest.mark.parametrize("name", [name for name, words in EXPECTED.items() if words])
-def test_it_runs_and_says_what_it_promises(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # some write pictures
+def test_examples_run_and_print_what_they_promise(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write figures
     output = run(name)
     for word in EXPECTED[name]:
         assert word in output

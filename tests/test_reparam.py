@@ -80,7 +80,7 @@ def test_dilated_reparam_block_refusals():
     with pytest.raises(InputError, match="no branches are known for kernel_size=19; known are 5,"):
         DilatedReparamBlock(4, 19)
     with pytest.raises(
-        InputError, match="a 5x5 branch of dilation=3 reaches beyond kernel_size=11"
+        InputError, match="a 5x5 branch of dilation 3 reaches beyond kernel_size=11"
     ):
         DilatedReparamBlock(4, 11, branches=((5, 3),))
     with pytest.raises(InputError, match="kernel_size must be odd, got 6"):
