@@ -114,6 +114,7 @@ def test_torchscript_onnx_exporter(model, images):
             assert deviation(torch.from_numpy(got), model(x)) < LIMIT
 
 
+@pytest.mark.slow  # minutes for all networks
 def test_compiles_without_graph_break_at_two_sizes(model, images):
     check_compiled(model, images, training=False, dynamic=False)
 
