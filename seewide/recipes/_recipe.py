@@ -250,7 +250,9 @@ class Recipe:
 
         `device_batch` becomes the largest divisor of the new batch size that is not larger.
         """
-        largest = min(self.device_batch or batch_size, batch_size)
+        if not self.device_batch:  # stays the share of whatever the batch is
+            return replace(self, batch_size=batch_size)
+        largest = min(self.device_batch, batch_size)
         fitting = next((size for size in range(largest, 1, -1) if batch_size % size == 0), largest)
         return replace(self, batch_size=batch_size, device_batch=fitting)
 
