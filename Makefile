@@ -27,11 +27,11 @@ check: $(READY)  ## style, lint and language
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q tests/test_language.py tests/test_architecture.py
 
-test: $(READY)  ## the tests (a few minutes)
-	$(BIN)/python -m pytest
+test: $(READY)  ## the tests (20 minutes on two cores)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## also those that take longer
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest -m 'not gpu' -n 2 --dist loadfile
 
 fuzz: $(READY)  ## 10,000 random calls of the operators against their definitions (20 minutes)
 	PYTHONPATH=. $(BIN)/python tests/ops/fuzz.py

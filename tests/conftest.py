@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Two test processes on two cores: one thread each, and in the processes that they start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 # Without a CUDA device Triton's kernels run in its interpreter (tests/kernels). Triton reads this

@@ -270,7 +270,8 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_audio_task
+import test_audio_task, torch
+torch.set_num_threads(1)  # as this folder's tests
 from seewide.tasks.audio import Audio
 loss, calls = Audio.loss, []
 

@@ -212,7 +212,8 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_forecasting
+import test_forecasting, torch
+torch.set_num_threads(1)  # as this folder's tests
 from seewide.tasks.forecasting import Forecasting
 loss, calls = Forecasting.loss, []
 

@@ -50,6 +50,6 @@ def test_a_run_restores_its_stem_stride(tmp_path, images, quiet, small):
     recipe = replace(small, stem_stride=2, epochs=1)
     fit("test_convnext", images, recipe, tmp_path / "run", workers=0, console=quiet)
     model, _, info = load_run(tmp_path / "run")
-    assert info.backbone == {"stem_stride": 2}
+    assert info.backbone == {"stem_stride": 2, "model_options": {}}
     assert model.stem[0].stride == (2, 2)
     resume(tmp_path / "run", console=quiet)
