@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from hypothesis import HealthCheck, Verbosity, given, settings
 from hypothesis import seed as seeded
-from operator_cases import CONTEXTS, OPERATORS, Case, as_code, cases, check
+from operator_cases import CONTEXTS, OPERATORS, Case, as_code, cases
+from operator_checks import check
 
 from benchmarks.conditions import Settings, conditions, write_rows
 

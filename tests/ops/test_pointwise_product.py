@@ -147,6 +147,17 @@ def test_residual_is_added_and_left_alone():
 
 
 @needs_onednn
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+def test_nan_is_not_hidden(activation):
+    x, weight = torch.ones(2, 3), torch.ones(4, 3)
+    x[0, 0] = torch.nan
+    with use_backend("onednn"):
+        y = pointwise_product(x, weight, None, activation)
+    assert y[0].isnan().all()
+    assert y[1].isfinite().all()
+
+
+@needs_onednn
 def test_second_derivatives():
     x, weight = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
 

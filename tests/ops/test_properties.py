@@ -1,9 +1,11 @@
 """Random calls of all operators against their definitions; `make fuzz` runs many more of them."""
 
 import operator_cases
+import operator_checks
 import pytest
 from hypothesis import HealthCheck, given, note, settings
-from operator_cases import CONTEXTS, Case, as_code, cases, check
+from operator_cases import CONTEXTS, Case, as_code, cases
+from operator_checks import check
 
 few = settings(
     max_examples=15,
@@ -41,6 +43,6 @@ def test_a_failing_case_is_printed_as_a_program(monkeypatch):
     case = Case("small_kernel_aggregation", ((1, 2, 3, 3), (1, 1, 9, 3, 3)), {}, ("sliced",) * 2)
     program = as_code(case)
     exec(program)  # passes
-    monkeypatch.setitem(operator_cases.FACTOR, operator_cases.torch.float32, 0)
+    monkeypatch.setitem(operator_checks.FACTOR, operator_checks.torch.float32, 0)
     with pytest.raises(AssertionError, match="output deviates by"):
         exec(program)

@@ -5,9 +5,10 @@
 as fast; on others both are level, or MKL is ahead for small products. Which one a machine prefers
 is measured (`product_choice.py`), never inferred from the vendor.
 
-`torch.ops.mkldnn._linear_pointwise` also applies GELU or ReLU and adds a residual, and reads
-weights that were reordered in advance (`pack`). It is private and has three traps, which this file
-handles: it ignores the stride of a bias, it has no gradient, and it fails for empty products.
+`torch.ops.mkldnn._linear_pointwise` also applies GELU and adds a residual, and reads weights that
+were reordered in advance (`pack`). It is private and has four traps, which this file handles: it
+ignores the stride of a bias, it has no gradient, it fails for empty products, and its ReLU turns
+NaN into 0 (so torch's is applied, in place).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from .._plain import needs_plain_operators
 from .product_choice import onednn_is_faster
 
-ONEDNN_NAMES = {"none": ("none", ""), "relu": ("relu", ""), "gelu": ("gelu", "none")}
+ONEDNN_NAMES = {"none": ("none", ""), "relu": ("none", ""), "gelu": ("gelu", "none")}
 SOME_ROWS = 196  # packed weights are laid out for about so many rows; any number can be computed
 
 
@@ -113,7 +114,8 @@ def apply_activation(y: Tensor, activation: str) -> Tensor:
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     name, algorithm = ONEDNN_NAMES[activation]
     bias = bias if bias is None else bias.contiguous()
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
+    y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
+    return y.relu_() if activation == "relu" else y
 
 
 def _plus(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
