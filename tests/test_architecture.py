@@ -27,7 +27,14 @@ MAY_IMPORT = {
     "analysis": {"errors", "data"},
     "recipes": {"errors", "options"},
     "export": {"errors", "layers", "ops", "reparam"},
-    "hub": {"errors", "models", ""},  # the bridge of a model folder imports all of seewide
+    "hub": {
+        "errors",
+        "models",
+        "recipes",
+        "tasks",
+        "train",
+        "",
+    },  # the bridge of a model folder imports all of seewide
     "checkpoints": {"errors", "reparam"},
     "train": {
         "errors",

@@ -1,21 +1,22 @@
 """Model folders: to the hub and back, in seewide, timm and transformers, without a network."""
 
-import base64
 import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import hub_server
 import pytest
 import torch
+from PIL import Image
 
 import seewide
 from seewide.errors import InputError
 from seewide.hub import FILES, from_pretrained, push_to_hub, save_pretrained
 from seewide.preprocess import Preprocess
 from seewide.reparam import randomize
+
+hub = hub_server.hub  # a fixture
 
 LABELS = ["cat", "dog", "a|b <i>"]
 HOW = Preprocess(image_size=64, crop_pct=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
@@ -156,96 +157,6 @@ def test_refusals(model, folder, tmp_path):
     refused("is no model folder", push_to_hub, tmp_path / "none", "me/net")
 
 
-COMMIT = "1" * 40
-
-
-class HubServer(BaseHTTPRequestHandler):
-    """The parts of the hub that creating, uploading and downloading use."""
-
-    protocol_version = "HTTP/1.1"
-    files: dict = {}  # noqa: RUF012  (set anew by the fixture)
-    created: list = []  # noqa: RUF012
-    allow = True
-
-    def log_message(self, *args):
-        pass
-
-    def reply(self, status, content=b"", **headers):
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def body(self):
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def do_POST(self):
-        data = self.body()
-        if not self.allow:
-            return self.reply(403, {"error": "no right to write"})
-        if self.path == "/api/repos/create":
-            wanted = json.loads(data)
-            self.created.append(wanted)
-            name = f"{wanted['organization']}/{wanted['name']}"
-            return self.reply(200, {"url": f"http://{self.headers['Host']}/{name}"})
-        if "/preupload/" in self.path:
-            names = [file["path"] for file in json.loads(data)["files"]]
-            modes = [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]
-            return self.reply(200, {"files": modes})
-        if "/commit/" in self.path:
-            for line in data.splitlines():
-                entry = json.loads(line)
-                if entry["key"] == "file":
-                    content = base64.b64decode(entry["value"]["content"])
-                    self.files[entry["value"]["path"]] = content
-            url = f"http://{self.headers['Host']}/me/net/commit/{COMMIT}"
-            return self.reply(200, {"success": True, "commitUrl": url, "commitOid": COMMIT})
-        return self.reply(200, {})
-
-    def do_GET(self):
-        if self.path.startswith("/api/"):
-            return self.reply(200, {"id": "me/net", "sha": COMMIT, "siblings": []})
-        name = self.path.rpartition("/")[2]
-        if name not in self.files:
-            return self.reply(404, X_Error_Code="EntryNotFound")
-        return self.reply(200, self.files[name], ETag=f'"{name}"')
-
-    do_HEAD = do_GET
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    HubServer.files, HubServer.created, HubServer.allow = {}, [], True
-    server = ThreadingHTTPServer(("127.0.0.1", 0), HubServer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_TOKEN", "hf_test")
-    yield HubServer
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 def test_push_and_pull_give_the_same_answers(hub, folder, answer, tmp_path):
     x, want = answer
     push_to_hub(folder, "me/net", private=True)
@@ -262,3 +173,57 @@ def test_a_refused_upload_and_a_missing_repository_are_sentences(hub, folder, tm
     refused("the hub refused the upload to me/net: .*hf auth login", push_to_hub, folder, "me/net")
     hub.files.clear()
     refused("could not be downloaded", from_pretrained, "me/none", cache_dir=tmp_path / "a")
+
+
+def test_push_uploads_a_run_with_its_card(hub, command, tmp_path):
+    """The command line, from a run of training to what others load."""
+    from rich.console import Console
+
+    from seewide.train import Predictor, fit
+
+    run = tmp_path / "run"
+    fit("unireplknet_a", "digits", out=run, smoke=True, console=Console(quiet=True))
+    assert command("eval", run).exit_code == 0
+    (run / "digits.onnx").write_bytes(bytes(700_000))  # whatever was exported there
+    dry = command("push", run, "me/digits", "--dry-run", "--out", tmp_path / "dry")
+    assert dry.exit_code == 0, dry.output
+    assert not hub.files
+    done = command("push", run, "me/digits", "--license", "apache-2.0", "--private")
+    assert done.exit_code == 0, done.output
+    assert hub.files.keys() == {*FILES, "curves.png", "confusion.png"}
+    card = hub.files["README.md"].decode()
+    scores = json.loads((run / "eval" / "scores.json").read_text())["scores"]["fused"]
+    for text in (
+        'license: "apache-2.0"', f"| top1 (fused) | {round(scores['top1'], 3)} |",
+        "## Per class", "![confusion.png](confusion.png)", "| digits.onnx | 0.7 |",
+        "| recipe | digits",
+        'pipeline("image-classification", "me/digits"',
+    ):  # fmt: skip
+        assert text in card
+    path = tmp_path / "digit.png"
+    Image.new("RGB", (40, 30), (90, 120, 200)).save(path)
+    want = next(Predictor(run)(path)).description["classes"]
+    pulled = from_pretrained("me/digits", cache_dir=tmp_path / "pulled")
+    x = Preprocess.of(pulled).transform()(Image.open(path))[None]
+    with torch.no_grad():
+        probabilities = pulled(x).softmax(1)[0]
+    names = pulled.pretrained_cfg["label_names"]
+    found = dict(zip(names, probabilities.tolist(), strict=True))
+    for entry in want:
+        assert found[entry["name"]] == pytest.approx(entry["probability"], abs=1e-5)
+
+
+def test_push_refuses_what_others_cannot_build(command, tmp_path):
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from seewide.recipes import get
+    from seewide.train import fit
+
+    recipe = replace(get("digits").smoke(), stem_stride=2)
+    fit("test_convnext", "digits", recipe, tmp_path / "run", console=Console(quiet=True))
+    for target, sentence in ((tmp_path / "run", "stem_stride 2"), (tmp_path / "x", "not a run")):
+        result = command("push", target, "me/x", "--dry-run")
+        assert result.exit_code == 2
+        assert sentence in result.stderr

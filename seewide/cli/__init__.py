@@ -24,6 +24,8 @@ COMMANDS = {
     "predict": "Apply a trained model to files.",
     "export": "Export the fused model of a run, reload the file and compare the outputs.",
     "convert": "Convert a checkpoint of the authors to safetensors, or back.",
+    "push": "Write a run as a model folder of the Hugging Face hub, and upload it.",
+    "run": "Run another program, such as timm's train.py, with the networks registered.",
     "erf": "Measure and draw effective receptive fields.",
     "analyze": "Measure cost, shape bias or robustness of models.",
     "report": "Compare models on one HTML page.",
@@ -81,10 +83,12 @@ def call(words: Sequence[str]) -> int:
     module = importlib.import_module(f"{__name__}.{name}")
     parser = Parser(name, COMMANDS[name], module.DETAILS)
     module.arguments(parser)
-    if any(word in HELP for word in rest) or (not rest and parser.needs_arguments()):
+    if any(word in HELP for word in parser.own_words(rest)) or (
+        not rest and parser.needs_arguments()
+    ):
         print(parser.format_help(), end="")
         return 0
-    arguments = parser.parse_intermixed_args(rest)
+    arguments = parser.parse(rest)
     try:
         return module.run(arguments) or 0
     except (MemoryError, RuntimeError, OSError) as error:

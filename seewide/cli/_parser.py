@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -55,6 +56,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; `{self.prog} --help` explains the arguments")
+
+    def own_words(self, words: Sequence[str]) -> list[str]:
+        """The words before the command line of another program, if this command takes one."""
+        if not self._passes_words():
+            return list(words)
+        return list(takewhile(lambda word: word.startswith("-"), words))
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Read a command line; positional arguments may stand between flags."""
+        return self.parse_args(words) if self._passes_words() else self.parse_intermixed_args(words)
+
+    def _passes_words(self) -> bool:
+        return any(action.nargs == argparse.REMAINDER for action in self._actions)
 
     def needs_arguments(self) -> bool:
         """Whether the command has nothing to do without arguments."""

@@ -21,6 +21,7 @@ def model_card(
     dataset: str = "",
     metrics: Mapping[str, float | str] | None = None,
     recipe: Mapping[str, Any] | None = None,
+    tables: Mapping[str, Sequence[Sequence[Any]]] | None = None,
     sizes: Sequence[Mapping[str, Any]] | None = None,
     images: Sequence[str] = (),
 ) -> str:
@@ -32,6 +33,7 @@ def model_card(
         dataset: what it was trained on.
         metrics: name -> value, such as {"top-1 (%)": 98.5}.
         recipe: option -> value, as the run used them.
+        tables: title -> lines of cells, of which the first names the columns.
         sizes: rows of the exported files: {"file": ..., "MB": ..., "result": ..., "ms": ...}.
         images: names of figures in the folder, such as "curves.png".
     """
@@ -55,6 +57,8 @@ def model_card(
     if metrics:
         parts += ["## Results", _table(("metric", "value"), metrics.items())]
     parts += [f"![{name}]({name})" for name in images]
+    for title, (columns, *rows) in (tables or {}).items():
+        parts += [f"## {_cell(title)}", _table(columns, rows)]
     if sizes:
         columns = tuple(sizes[0])
         rows = ([row.get(column, "") for column in columns] for row in sizes)
