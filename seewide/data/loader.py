@@ -29,8 +29,8 @@ Collate = Callable[[list[Sample]], Batch]
 class SampleReader(Dataset):
     """Reads and transforms samples; all that is random follows from (seed, *key).
 
-    Items are the sample and the sentences of samples that could not be read: the next one that can
-    be read takes their place.
+    Items are the sample and the sentences of samples that could not be read or transformed (a cloud
+    of too few points, a video that ends early): the next one that can takes their place.
 
     Args:
         skip: whether to skip them; otherwise the first one raises InputError.
@@ -65,11 +65,10 @@ class SampleReader(Dataset):
         for offset in range(self.attempts):
             try:
                 sample = self.samples[(key[1] + offset) % len(self)]
+                seed_cpu(self.seed, *key)
+                return self.transform(sample), sentences
             except InputError as error:
                 sentences.append(str(error))
-                continue
-            seed_cpu(self.seed, *key)
-            return self.transform(sample), sentences
         many = f"{len(sentences)} samples in a row cannot be read; " if self.attempts > 1 else ""
         raise InputError(f"{many}{sentences[-1]}")
 

@@ -57,6 +57,20 @@ def test_the_next_readable_sample_is_read_instead(torn):
         SampleReader(samples, first_pixel)[1, 2]
 
 
+def test_a_sample_that_cannot_be_transformed_is_a_broken_one(images):
+    def refuse_black(sample):
+        if sample["label"] == 1:
+            raise InputError("no sample of this class")
+        return first_pixel(sample)
+
+    samples = list_class_folders(images, CLASSES)
+    second = samples.labels.tolist().index(1)
+    sample, sentences = SampleReader(samples, refuse_black, skip=True)[1, second + 7]
+    assert (sample["label"], sentences) == (2, ["no sample of this class"])
+    with pytest.raises(InputError, match="no sample of this class"):
+        SampleReader(samples, refuse_black)[1, second]
+
+
 def test_only_broken_samples(images):
     for path in images.rglob("*.jpg"):
         tear(path)
