@@ -58,6 +58,8 @@ def guess_task(data: str) -> tuple[str, str]:
             f"{data} is not recognized as data of any task ({', '.join(task_names())}); "
             "--task says which one it is for"
         )
+    less = {other for name in found for other in get_task(name).preferred_to}
+    found = {name: words for name, words in found.items() if name not in less}
     if len(found) > 1:
         raise InputError(
             f"{data} could be for {' or '.join(found)}; --task says which one it is for"

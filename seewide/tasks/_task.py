@@ -136,6 +136,8 @@ class Task(Generic[O]):
         unit: what "per second" counts.
         accumulates: False where the loss needs all samples of a step at once (contrastive losses).
         default_recipe: used where nothing names one.
+        preferred_to: tasks that recognize this task's data too, as what it is not in the first
+            place: frames of videos are images.
     """
 
     name: ClassVar[str]
@@ -144,6 +146,7 @@ class Task(Generic[O]):
     unit: ClassVar[str] = "images"
     accumulates: ClassVar[bool] = True
     default_recipe: ClassVar[str] = "small_folder"
+    preferred_to: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: O | None = None) -> None:
         self.options: O = self.Options() if options is None else options
