@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -132,3 +132,14 @@ def given(arguments: argparse.Namespace, options: type) -> dict[str, Any]:
     """The fields of a dataclass whose flags were on the command line."""
     names = {field.name for field in dataclasses.fields(options) if field.metadata["flag"]}
     return {name: value for name, value in vars(arguments).items() if name in names}
+
+
+def pairs(settings: Iterable[str]) -> dict[str, str]:
+    """`--set KEY=VALUE` as a dict."""
+    found = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set takes KEY=VALUE, got {setting!r}")
+        found[key] = value
+    return found

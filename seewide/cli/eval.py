@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from seewide.cli._files import write_csv, write_json
-from seewide.cli._parser import Parser, whole
+from seewide.cli._parser import Parser, pairs, whole
 from seewide.console import print_facts, print_table, say
 
 DETAILS = """
@@ -24,6 +24,8 @@ def arguments(parser: Parser) -> None:
     parser.share("target")
     parser.add("--data", "What to evaluate on. Default: what the run held out.", metavar="DATA")
     parser.share("--task", "--image-size")
+    setting = "Change an option that only evaluation reads, such as task.crops=3; may be repeated."
+    parser.add("--set", setting, metavar="KEY=VALUE", action="append")
     parser.add("--batch-size", "Samples per batch.", whole(1), 64)
     parser.add("--out", "Where the files go. Default: RUN/eval.", Path, metavar="DIR")
     parser.add("--workers", "Worker processes that read samples.", whole(0), 0)
@@ -36,6 +38,7 @@ def run(arguments: Namespace) -> None:
 
     settings = vars(arguments)
     target, out = settings.pop("target"), settings.pop("out")
+    settings["settings"] = pairs(settings.pop("set") or ())
     result = evaluate(target, settings.pop("data"), **settings)
     task, info, fused = result.task, result.info, result.models[-1]
     data = f"{fused.samples} samples: {result.held_out}"

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from seewide.cli._parser import Parser, given
+from seewide.cli._parser import Parser, given, pairs
 from seewide.console import say
 from seewide.errors import InputError, unknown
 from seewide.recipes import RECIPES, Recipe, get, override
@@ -118,7 +118,7 @@ def _fit(arguments: Namespace) -> None:
     options = get_task(task).Options
     flags = given(arguments, Recipe) | given(arguments, options)
     _check_flags(values, flags, runtime)
-    changed = override(recipe, flags | _pairs(values.get("set", ())), options)
+    changed = override(recipe, flags | pairs(values.get("set", ())), options)
     fit(
         model,
         values["data"],
@@ -149,17 +149,6 @@ def _guess(data: str) -> str:
     if any(get_task(name).recognize(data) for name in task_names()):
         return guess_task(data)[0]
     return "classification"
-
-
-def _pairs(settings: list[str]) -> dict[str, str]:
-    """`--set KEY=VALUE` as a dict."""
-    pairs = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"--set takes KEY=VALUE, got {setting!r}")
-        pairs[key] = value
-    return pairs
 
 
 def _model_and_recipe(name: str | None, recipe: str | None) -> tuple[str | None, str | None]:

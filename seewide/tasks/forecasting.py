@@ -63,7 +63,9 @@ class ForecastingOptions:
     val_stride: int = option(1, "Rows between validation windows.", least=1)
     val_share: float = option(0.1, "Share of the rows for validation.", above=0, below=1)
     test_share: float = option(0.0, "Share of the rows, at the end, for testing.", least=0, below=1)
-    part: str = option("val", "Rows that `seewide eval` judges by.", choices=("val", "test"))
+    part: str = option(
+        "val", "Rows that `seewide eval` judges by.", choices=("val", "test"), may_change=True
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -62,8 +62,9 @@ class PointsOptions:
     scale: float = option(1.5, "Training: scale each axis by 1/F to F.", least=1)
     shift: float = option(0.2, "Training: shift each axis by up to this.", least=0)
     votes: int = option(
-        1, "Viewpoints around the cloud whose logits evaluation averages.", least=1, most=40
-    )
+        1, "Viewpoints around the cloud whose logits evaluation averages.", least=1, most=40,
+        may_change=True,
+    )  # fmt: skip
     label_smoothing: float = option(0.2, "Label smoothing.", least=0, below=1)
 
     def __post_init__(self) -> None:

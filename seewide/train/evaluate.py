@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from seewide.console import make_console, make_progress
 from seewide.data.loader import batches
-from seewide.errors import InputError
+from seewide.errors import InputError, unknown
+from seewide.options import parse
 from seewide.recipes import Recipe
 from seewide.reparam import fuse_checked
 from seewide.tasks import Facts, Metric, Task, get_task
@@ -133,6 +134,7 @@ def evaluate(
     workers: int = 0,
     device: str = "auto",
     amp: str = "off",
+    settings: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> Evaluation:
     """Evaluate a run, or a published model, as it is and fused.
@@ -140,6 +142,8 @@ def evaluate(
     Args:
         target: run folder, its `best.safetensors`, or a model name.
         data: default: what the run was trained on, its held-out part.
+        settings: options of the task that only evaluation reads, such as the number of crops, by
+            name, instead of the run's; text is read as the type of the option.
 
     Raises:
         InputError: whatever cannot be read or does not fit, in one sentence.
@@ -149,6 +153,7 @@ def evaluate(
     if data is not None and not is_run:  # before gigabytes of weights are downloaded
         get_task(task or "classification")().check_data(data)
     model, trained_for, info = load_target(target, task=task, image_size=image_size)
+    trained_for.options = _changed(trained_for, settings or {})
     if not (data or info.data):
         raise InputError(f"{info.model} is not a run, so --data must say what to evaluate on")
     samples, held_out = trained_for.held_out(data or info.data, info.facts, trained_on=info.data)
@@ -170,6 +175,20 @@ def evaluate(
         parameters = count_parameters(version.parameters())
         models.append(EvaluatedModel(name, parameters, metric, metric.compute(), seconds, count))
     return Evaluation(info, trained_for, held_out, tuple(models), fusion.deviation)
+
+
+def _changed(task: Task, settings: Mapping[str, Any]) -> Any:
+    """The options of the task with those of evaluation replaced."""
+    known = {field.name: field for field in fields(task.options)}
+    values = {}
+    for setting, value in settings.items():
+        name = setting.removeprefix("task.")
+        if name not in known:
+            raise unknown(f"option of the task {task.name}", name, known)
+        if not known[name].metadata["may_change"]:
+            raise InputError(f"{name} is part of what was trained and cannot change in evaluation")
+        values[name] = parse(task.Options, name, value)
+    return replace(task.options, **values)
 
 
 def make_task(recipe: Recipe) -> Task:
