@@ -122,6 +122,28 @@ def evaluation_clip_indices(
     return np.array([every[start : start + clip] for start in starts], np.int64)
 
 
+def spread_indices(
+    video_frames: int, clip: int, clips: int = 1, random: np.random.RandomState | None = None
+) -> np.ndarray:
+    """Indices (clips, clip): one frame from each of `clip` equal segments of the video.
+
+    Of `clips` rows the first takes the frame at share 1 / (2 clips) of each segment, the next at
+    3 / (2 clips) and so on; with `random` every frame lies anywhere in its segment.
+
+    Raises:
+        InputError: an empty video.
+    """
+    if video_frames < 1:
+        raise InputError(f"the video must have at least one frame, got {video_frames}")
+    if random is None:
+        share = (np.arange(clips)[:, None] + 0.5) / clips
+    else:
+        share = random.rand(clips, clip)
+    segment = video_frames / clip
+    indices = np.floor((np.arange(clip) + share) * segment).astype(np.int64)
+    return np.minimum(indices, video_frames - 1)
+
+
 def three_crops(frames_CTHW: Tensor) -> Tensor:
     """(3, C, T, S, S): squares of the shorter side at the start, middle and end of the longer."""
     H, W = frames_CTHW.shape[2:]
