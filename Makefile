@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 TIMM_SDIST = .cache/timm
 
-.PHONY: demo check test test-slow fuzz test-timm bench bench-full bench-gpu docs clean
+.PHONY: demo check test test-slow test-wheel test-oldest mutations fuzz test-timm bench bench-full bench-gpu docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,6 +36,15 @@ test-slow: $(READY)  ## also those that take longer
 fuzz: $(READY)  ## 10,000 random calls of the operators against their definitions (20 minutes)
 	PYTHONPATH=. $(BIN)/python tests/ops/fuzz.py
 	$(BIN)/python -m pytest -m slow tests/ops/test_pointwise_product.py
+
+test-wheel: $(READY)  ## the wheel in a new environment, without extras (PYTHON=python3.13: another Python)
+	$(BIN)/python tests/clean_environment.py wheel --python $(PYTHON)
+
+test-oldest: $(READY)  ## the oldest torch and timm allowed, with the tests of the core
+	$(BIN)/python tests/clean_environment.py oldest --python $(PYTHON)
+
+mutations: $(READY)  ## break fifteen behaviors, one at a time; the tests must notice (30 minutes)
+	$(BIN)/python tests/mutations.py
 
 test-timm: $(READY) $(TIMM_SDIST)  ## timm's own model tests on our networks (PATTERN='unireplknet_*')
 	SEEWIDE_TIMM_PATTERN='$(or $(PATTERN),*)' PYTHONPATH=tests $(BIN)/python -m pytest -q -W ignore -p timm_plugin \
