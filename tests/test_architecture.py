@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "checkpoints": {"errors", "reparam"},
     "train": {
         "errors",
+        "export",
         "ops",
         "layers",
         "analysis",

@@ -141,7 +141,7 @@ def test_open_clip_trains_a_tower(tmp_path):
     done = seewide_run(
         "open_clip_train.main", "--model", f"local-dir:{model}", "--dataset-type", "synthetic",
         "--train-num-samples", 8, "--batch-size", 4, "--epochs", 1, "--workers", 0, "--warmup", 1,
-        "--device", "cpu", "--precision", "fp32", "--logs-dir", tmp_path / "logs", "--name", "x",
+        "--device", "cpu", "--precision", "fp32", "--logs", tmp_path / "logs", "--name", "x",
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

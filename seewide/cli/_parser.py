@@ -34,7 +34,12 @@ SHARED = {
     "--task": ("What to evaluate a published model for; a run knows its task.", str, None, "TASK"),
     "--device": ("auto, cpu, cuda, cuda:1 or mps.", str, "auto", "DEVICE"),
     "--image-size": ("Height and width of the images in pixels.", whole(8), None, "PIXELS"),
-    "target": ("A run folder, or a model with published weights.", str, None, "RUN|MODEL"),
+    "target": (
+        "A run folder, an exported file, or a model with published weights.",
+        str,
+        None,
+        "RUN|FILE|MODEL",
+    ),
     "models": ("Run folders, or models of timm.", str, None, "MODEL"),
     "--data": ("A folder of images.", Path, None, "DIR"),
     "--random-weights": ("Give named models random weights, with seed 0.", bool, None, ""),

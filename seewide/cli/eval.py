@@ -11,10 +11,12 @@ from seewide.console import print_facts, print_table, say
 
 DETAILS = """
 Prints the scores before and after fusing and the tables of the task, and writes
-scores.json, the tables as CSV, and the figures of the task.
+scores.json, the tables as CSV, and the figures of the task. Exported files (ONNX,
+OpenVINO, pt2 ...) are evaluated as they are.
 
 examples:
   seewide eval runs/unireplknet_a-digits
+  seewide eval runs/unireplknet_a-digits/unireplknet_a.onnx
   seewide eval unireplknet_t.in1k --data imagenet
 """
 ROWS = 30  # printed of a long table; its CSV file has all
@@ -46,7 +48,7 @@ def run(arguments: Namespace) -> None:
     rows = [
         (
             model.name,
-            f"{model.parameters / 1e6:.2f}",
+            f"{model.parameters / 1e6:.2f}" if model.parameters else "",
             *(f"{value:.2f}" for value in model.scores.values()),
             f"{model.samples_per_second:.0f}",
         )
@@ -54,7 +56,8 @@ def run(arguments: Namespace) -> None:
     ]
     say()
     print_table("", ("", "M parameters", *fused.scores, f"{task.unit}/s"), rows)
-    say(f"largest relative difference of the outputs {result.deviation:.1e}")
+    if result.deviation is not None:
+        say(f"largest relative difference of the outputs {result.deviation:.1e}")
     folder = out or _folder(target)
     scores = {
         "model": info.model,
@@ -78,7 +81,11 @@ def run(arguments: Namespace) -> None:
 
 
 def _folder(target: str) -> Path:
+    from seewide.train.exported import is_exported
+
     path = Path(target)
+    if is_exported(path):
+        return path.parent / f"eval-{path.stem}"
     if path.is_dir():
         return path / "eval"
     return path.parent / "eval" if path.is_file() else Path("runs", target, "eval")

@@ -21,6 +21,7 @@ exit code is then 2; in folders, files of other kinds are passed over and counte
 
 examples:
   seewide predict runs/unireplknet_a-flowers rose.jpg tulip.jpg
+  seewide predict runs/unireplknet_a-flowers/unireplknet_a.onnx rose.jpg
   seewide predict runs/unireplknet_a-flowers photos --out predictions.csv
   find photos -newer list.txt | seewide predict runs/unireplknet_a-flowers - --out new.json
 """

@@ -3,11 +3,13 @@
 `export_model` fuses the branches (`seewide.fuse`), writes the file, reads it back as its user
 would, and compares the outputs with those of the model it was called with. One file per runtime:
 
-    onnx          ONNX Runtime and everything that reads ONNX     `int8.quantize` makes it smaller
+    onnx          ONNX Runtime and everything that reads ONNX
     openvino      OpenVINO (.xml and .bin), float32; openvino_f16 with weights in float16
     pt2, aoti     PyTorch without this package: torch.export, and compiled by AOTInductor
     executorch    phones; coreml  Apple's devices
     safetensors   the fused weights alone
+
+`export_int8` writes onnx_int8 and openvino_int8, which need images to calibrate on.
 
 `load_exported(path)` opens any of them again.
 """
@@ -16,8 +18,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -35,19 +35,23 @@ from seewide.export.common import (
     Runner,
     prepare,
 )
+from seewide.export.files import size_of, write_several
 from seewide.export.fourier import RUNTIMES, Choice, rewrite
 from seewide.export.int8 import Int8Report, quantize
 from seewide.export.loading import Exported, load_exported
+from seewide.export.quantized import INT8_FORMATS, export_int8
 from seewide.reparam import fuse
 
 __all__ = [
     "FORMATS",
+    "INT8_FORMATS",
     "RUNTIMES",
     "SUFFIX",
     "Choice",
     "ExportReport",
     "Exported",
     "Int8Report",
+    "export_int8",
     "export_model",
     "load_exported",
     "quantize",
@@ -128,7 +132,7 @@ def export_model(
             found.append(prepared.check(run, format, limit))
 
     if format == "openvino" or format == "openvino_f16" or format == "coreml":
-        _write_several(path, write)
+        write_several(path, write)
     else:
         write_atomically(path, write)
     if not found:
@@ -136,27 +140,4 @@ def export_model(
     max_abs, max_rel = (found[0].max_abs, found[0].max_rel) if found else (0.0, 0.0)
     seconds = time.perf_counter() - started
     shapes = tuple(tuple(x.shape) for x in prepared.inputs) if found else ()
-    return ExportReport(path, format, max_abs, max_rel, _size(path), seconds, shapes, notes)
-
-
-def _write_several(path: Path, write: Callable[[Path], None]) -> None:
-    """`write_atomically` for formats of two files or a folder: all of them or none."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-            write(Path(folder) / path.name)
-            for file in sorted(Path(folder).iterdir(), reverse=True):  # model.xml after model.bin
-                target = path.parent / file.name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                os.replace(file, target)
-    except OSError as error:
-        raise InputError(f"could not write {path}: {error.strerror or error}") from error
-
-
-def _size(path: Path) -> int:
-    """Bytes of the file, of OpenVINO's pair, or of the folder."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    beside = path.with_suffix(".bin") if path.suffix == ".xml" else path
-    return path.stat().st_size + (beside.stat().st_size if beside != path else 0)
+    return ExportReport(path, format, max_abs, max_rel, size_of(path), seconds, shapes, notes)

@@ -23,6 +23,7 @@ from seewide.reparam import fuse_checked
 from seewide.tasks import Facts, Metric, Task, get_task
 from seewide.train.build import Precision, build_backbone, count_parameters, resolve_device
 from seewide.train.checkpoint import WeightsInfo, load_run, make_options
+from seewide.train.exported import ExportedModel, is_exported, load_exported_run
 from seewide.train.feed import batch_length, make_eval_loader, take_first, to_device
 
 
@@ -67,7 +68,7 @@ def load_target(
     """A run's best model, or a timm model with its published weights.
 
     Args:
-        target: run folder, its `best.safetensors`, or a model name.
+        target: run folder, its `best.safetensors`, an exported file, or a model name.
         task: of a published model; default: classification.
         image_size: in pixels, instead of what the weights were trained or published for.
 
@@ -75,6 +76,11 @@ def load_target(
         InputError: neither a run nor a model, damaged files, or a download that failed.
     """
     path = Path(target)
+    if is_exported(path):
+        model, trained_for, info = load_exported_run(path)
+        if image_size:
+            info.preprocess["image_size"] = image_size
+        return model, trained_for, info
     if path.exists() or "/" in target or path.suffix == ".safetensors":
         model, trained_for, info = load_run(path)
         if image_size:
@@ -93,7 +99,11 @@ def load_target(
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """One version of a network, not fused or fused, and its results."""
+    """One version of a network, not fused or fused, and its results.
+
+    Attributes:
+        parameters: 0 for an exported file, which does not say.
+    """
 
     name: str
     parameters: int
@@ -109,19 +119,20 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The unfused and the fused version of one network on the same samples.
+    """The unfused and the fused version of one network, or an exported file, on the same samples.
 
     Attributes:
         held_out: where the samples come from, in words.
-        models: `unfused` and `fused`.
-        deviation: largest difference of their outputs on a batch, relative to the largest output.
+        models: `unfused` and `fused`; of an exported file, one model with the name of its format.
+        deviation: largest difference of their outputs on a batch, relative to the largest output;
+            None for one model.
     """
 
     info: WeightsInfo
     task: Task
     held_out: str
-    models: tuple[EvaluatedModel, EvaluatedModel]
-    deviation: float
+    models: tuple[EvaluatedModel, ...]
+    deviation: float | None
 
 
 def evaluate(
@@ -137,10 +148,10 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> Evaluation:
-    """Evaluate a run, or a published model, as it is and fused.
+    """Evaluate a run or a published model, as it is and fused, or an exported file.
 
     Args:
-        target: run folder, its `best.safetensors`, or a model name.
+        target: run folder, its `best.safetensors`, an exported file, or a model name.
         data: default: what the run was trained on, its held-out part.
         settings: options of the task that only evaluation reads, such as the number of crops, by
             name, instead of the run's; text is read as the type of the option.
@@ -149,7 +160,7 @@ def evaluate(
         InputError: whatever cannot be read or does not fit, in one sentence.
     """
     console = console or make_console()
-    is_run = Path(target).exists() or "/" in target
+    is_run = Path(target).exists() or "/" in target or is_exported(target)
     if data is not None and not is_run:  # before gigabytes of weights are downloaded
         get_task(task or "classification")().check_data(data)
     model, trained_for, info = load_target(target, task=task, image_size=image_size)
@@ -157,13 +168,18 @@ def evaluate(
     if not (data or info.data):
         raise InputError(f"{info.model} is not a run, so --data must say what to evaluate on")
     samples, held_out = trained_for.held_out(data or info.data, info.facts, trained_on=info.data)
-    precision = Precision.of(resolve_device(device), amp)
+    precision = Precision.of(device_of(model, device), amp)
     model.to(precision.device)
     loader, count = make_eval_loader(samples, trained_for, info.preprocess, batch_size, workers)
-    example = trained_for.example(info.facts, info.preprocess, 4).to(precision.device)
-    fused, fusion = fuse_checked(model, example)
+    deviation = None
+    if isinstance(model, ExportedModel):
+        versions = {model.exported.format: model}
+    else:
+        example = trained_for.example(info.facts, info.preprocess, 4).to(precision.device)
+        fused, fusion = fuse_checked(model, example)
+        versions, deviation = {"unfused": model, "fused": fused}, fusion.deviation
     models = []
-    for name, version in (("unfused", model), ("fused", fused)):
+    for name, version in versions.items():
         start = time.perf_counter()
         with make_progress(console) as progress:
             bar = progress.add_task(name, total=len(loader), note="")
@@ -174,7 +190,20 @@ def evaluate(
         seconds = time.perf_counter() - start
         parameters = count_parameters(version.parameters())
         models.append(EvaluatedModel(name, parameters, metric, metric.compute(), seconds, count))
-    return Evaluation(info, trained_for, held_out, tuple(models), fusion.deviation)
+    return Evaluation(info, trained_for, held_out, tuple(models), deviation)
+
+
+def device_of(model: nn.Module, name: str) -> torch.device:
+    """Where to run the model: exported files run on the CPU.
+
+    Raises:
+        InputError: another device was named for one.
+    """
+    if not isinstance(model, ExportedModel):
+        return resolve_device(name)
+    if name not in ("auto", "cpu"):
+        raise InputError(f"exported files run on the cpu here, got --device {name}")
+    return torch.device("cpu")
 
 
 def _changed(task: Task, settings: Mapping[str, Any]) -> Any:

@@ -12,8 +12,8 @@ import torch
 from seewide.errors import InputError
 from seewide.reparam import fuse
 from seewide.tasks import Sample
-from seewide.train.build import resolve_device
-from seewide.train.evaluate import load_target
+from seewide.train.evaluate import device_of, load_target
+from seewide.train.exported import ExportedModel
 from seewide.train.feed import to_device
 
 
@@ -35,7 +35,7 @@ class Prediction:
 
 
 class Predictor:
-    """The fused best model of a run, or a published model, for single files.
+    """The fused best model of a run, an exported file, or a published model, for single files.
 
     Raises:
         InputError: what is wrong with the run or the model.
@@ -44,9 +44,11 @@ class Predictor:
     def __init__(
         self, target: str | Path, *, task: str | None = None, device: str = "auto"
     ) -> None:
-        self.device = resolve_device(device)
         model, self.task, self.info = load_target(str(target), task=task)
-        self.model = fuse(model).to(self.device)
+        self.device = device_of(model, device)
+        if not isinstance(model, ExportedModel):
+            model = fuse(model)
+        self.model = model.to(self.device)
         self._transform = self.task.transform(False, self.info.preprocess)
 
     def __call__(self, path: str | Path) -> Iterator[Prediction]:
@@ -73,7 +75,7 @@ def predict(
     task: str | None = None,
     device: str = "auto",
 ) -> Iterator[Prediction]:
-    """Predict file by file with the fused best model of a run, or a published model.
+    """Predict file by file: with a run's fused best model, an exported file, a published model.
 
     A file that cannot be read gives a prediction with an error, and the others go on.
 
