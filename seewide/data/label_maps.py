@@ -16,9 +16,8 @@ import numpy as np
 
 from seewide.errors import InputError
 
-from .images import list_image_files
 from .labels import check_classes, read_class_names
-from .masks import IGNORE, ImageMasks, MaskSamples, describe_masks, open_masks
+from .masks import IGNORE, ImageMasks, MaskSamples, describe_masks, open_masks, pair_masks
 
 VOC_NAMES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -64,7 +63,7 @@ def open_label_maps(data: str, ignore: int = IGNORE) -> ImageMasks:
     if layout == "ADE20K":
         names = names or [str(index) for index in range(1, ADE20K_CLASSES + 1)]
         splits = [
-            _folders(ShiftedMasks, folder / "images" / split, folder / "annotations" / split)
+            pair_masks(folder / "images" / split, folder / "annotations" / split, kind=ShiftedMasks)
             for split in ("training", "validation")
         ]
         held_out = "images/validation/ of the folder"
@@ -76,7 +75,7 @@ def open_label_maps(data: str, ignore: int = IGNORE) -> ImageMasks:
         names = names or CAMVID_NAMES
         suffix = "_labels" if (folder / "train_labels").is_dir() else "annot"
         splits = [
-            _folders(MaskSamples, folder / split, folder / f"{split}{suffix}")
+            pair_masks(folder / split, folder / f"{split}{suffix}", endings=("", "_L"))
             for split in ("train", "val")
         ]
         held_out = "val/ of the folder"
@@ -97,22 +96,6 @@ def _layout(folder: Path) -> str | None:
                for end in ("", suffix)):  # fmt: skip
             return "CamVid"
     return None
-
-
-def _folders(kind: type[MaskSamples], images: Path, masks: Path) -> MaskSamples:
-    """Every image with the mask of the same name, whose file may end in `_L` (CamVid)."""
-    stems = {Path(name).with_suffix("").as_posix(): name for name in list_image_files(masks)}
-    names, found = [], []
-    for name in list_image_files(images):
-        stem = Path(name).with_suffix("").as_posix()
-        mask = stems.get(stem) or stems.get(f"{stem}_L")
-        if mask is None:
-            raise InputError(f"{images / name} has no mask {stem}.png in {masks}")
-        names.append(name)
-        found.append(mask)
-    if not names:
-        raise InputError(f"{images} holds no images")
-    return kind(images, masks, names, found)
 
 
 def _listed(folder: Path, split: str) -> MaskSamples:

@@ -6,7 +6,7 @@
     data/classes.txt           one name per line, in the order of the mask values
 
 A mask is an 8-bit image of one channel, or with a palette as those of Pascal VOC, whose values are
-class indices. Shapes: C channels, H x W pixels.
+class indices. Shape: H x W pixels.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from seewide.errors import InputError
 
@@ -146,7 +142,7 @@ def open_masks(data: str | Path, *, ignore: int = IGNORE) -> ImageMasks:
             f"{folder} has no images/ and masks/, neither itself nor in train/; masks are PNG "
             "files named as their images"
         )
-    train = _pair(*parts[0], ignore)
+    train = pair_masks(*parts[0], ignore)
     names = read_class_names(folder) or _numbered(train, folder)
     check_classes(names, str(folder))
     if len(names) > IGNORE:
@@ -159,7 +155,7 @@ def open_masks(data: str | Path, *, ignore: int = IGNORE) -> ImageMasks:
     if len(parts) == 1:
         train, val = hold_out_any(train)
         return ImageMasks(str(folder), tuple(names), train, val, ANY_HELD_OUT_IN_WORDS)
-    val = _pair(*parts[1], ignore)
+    val = pair_masks(*parts[1], ignore)
     val.classes = len(names)
     words = f"{parts[1][0].relative_to(folder)}/ of the folder"
     return ImageMasks(str(folder), tuple(names), train, val, words)
@@ -175,79 +171,9 @@ def describe_masks(data: str) -> str | None:
     return "images with masks" if found else None
 
 
-class MaskTransform:
-    """Samples of PIL images to `{"image": (3, S, S) float32, "mask": (S, S) int64}`.
-
-    For training: the shorter side becomes `image_size` times a random factor; a random square of
-    `image_size` pixels, padded where the image is smaller; a horizontal flip; brightness, contrast,
-    saturation and hue. For evaluation: resized to a square of `image_size` pixels.
-
-    Images are interpolated bilinearly, masks by the nearest pixel. Padding has the mean color in
-    images and IGNORE in masks.
-
-    Args:
-        image_size: S.
-        mean, std: of the normalization, for values in 0..1.
-        train: whether to augment.
-        scale: range of the random factor.
-        flip: probability of a horizontal flip.
-        distort: probability of the photometric distortions.
-    """
-
-    def __init__(
-        self,
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        *,
-        train: bool = False,
-        scale: tuple[float, float] = (0.5, 2.0),
-        flip: float = 0.5,
-        distort: float = 0.5,
-    ) -> None:
-        if not 0 < scale[0] <= scale[1]:
-            raise InputError(f"the range of scales must be positive and ascending, got {scale}")
-        self.image_size, self.train, self.scale = image_size, train, scale
-        fill = {
-            tv_tensors.Image: [round(255 * value) for value in mean],
-            tv_tensors.Mask: IGNORE,
-        }
-        augment = [
-            v2.RandomCrop(image_size, pad_if_needed=True, fill=fill),
-            v2.RandomHorizontalFlip(flip),
-            v2.RandomPhotometricDistort(p=distort),
-        ]
-        ending = [
-            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-            v2.Normalize(list(mean), list(std)),
-            v2.ToPureTensor(),
-        ]
-        self.steps = v2.Compose([*augment, *ending] if train else ending)
-
-    def __call__(self, sample: Sample) -> Sample:
-        image = tv_tensors.Image(v2.functional.pil_to_tensor(sample["image"]))
-        mask = tv_tensors.Mask(v2.functional.pil_to_tensor(sample["mask"])[0])
-        size = self._size(*image.shape[-2:])
-        image, mask = self.steps(
-            v2.functional.resize(image, size, antialias=True),
-            v2.functional.resize(mask, size, v2.InterpolationMode.NEAREST),
-        )
-        return {**sample, "image": image, "mask": mask.long()}
-
-    def _size(self, height: int, width: int) -> list[int]:
-        if not self.train:
-            return [self.image_size, self.image_size]
-        low, high = self.scale
-        short = self.image_size * (low + (high - low) * float(torch.rand(())))
-        factor = short / min(height, width)
-        return [max(1, round(height * factor)), max(1, round(width * factor))]
-
-
-def colorize(mask_HW: Tensor) -> Image.Image:
-    """A mask in the colors of Pascal VOC; IGNORE is light grey."""
-    image = Image.fromarray(mask_HW.to(torch.uint8).cpu().numpy())
-    image.putpalette([value for index in range(256) for value in _voc_color(index)])
-    return image.convert("RGB")
+def palette() -> list[int]:
+    """256 colors as Pascal VOC has them, red, green, blue; IGNORE is light grey."""
+    return [value for index in range(256) for value in _voc_color(index)]
 
 
 def _voc_color(index: int) -> tuple[int, int, int]:
@@ -280,19 +206,31 @@ def _parts(folder: Path) -> list[tuple[Path, Path]] | None:
     return [pair] if all(path.is_dir() for path in pair) else None
 
 
-def _pair(images: Path, masks: Path, ignore: int) -> MaskSamples:
+def pair_masks(
+    images: Path,
+    masks: Path,
+    ignore: int = IGNORE,
+    kind: type[MaskSamples] = MaskSamples,
+    endings: Sequence[str] = ("",),
+) -> MaskSamples:
+    """Every image of a folder with the mask of its name, or of its name and one of `endings`.
+
+    Raises:
+        InputError: no images, or an image without a mask.
+    """
     image_names = list_image_files(images)
     if not image_names:
         raise InputError(f"{images} holds no images ({', '.join(SUFFIXES)})")
     by_stem = {os.path.splitext(name)[0]: name for name in list_image_files(masks)}
-    missing = [name for name in image_names if os.path.splitext(name)[0] not in by_stem]
-    if missing:
+    stems = [os.path.splitext(name)[0] for name in image_names]
+    mask_names = [next((by_stem[s + e] for e in endings if s + e in by_stem), "") for s in stems]
+    if missing := [index for index, mask in enumerate(mask_names) if not mask]:
+        first = missing[0]
         raise InputError(
             f"{len(missing)} of {len(image_names)} images of {images} have no mask; the first is "
-            f"{missing[0]}, whose mask would be {masks / os.path.splitext(missing[0])[0]}.png"
+            f"{image_names[first]}, whose mask would be {masks / stems[first]}.png"
         )
-    mask_names = [by_stem[os.path.splitext(name)[0]] for name in image_names]
-    return MaskSamples(images, masks, image_names, mask_names, ignore=ignore)
+    return kind(images, masks, image_names, mask_names, ignore=ignore)
 
 
 def _numbered(samples: MaskSamples, folder: Path) -> list[str]:

@@ -179,21 +179,12 @@ def create_detector(
         >>> model([torch.rand(3, 480, 640)])[0].keys()
         dict_keys(['boxes', 'scores', 'labels', 'masks'])
     """
-    if system not in DETECTORS:
-        raise unknown("detector", system, DETECTORS)
+    found = _find("detector", system, DETECTORS)
     return _create(
-        system,
-        DETECTORS[system],
-        backbone,
-        num_classes,
-        pretrained,
-        pretrained_backbone,
-        out_norms,
-        matrix_biases,
-        freeze_statistics,
-        backbone_options,
-        {"images": images or DETECTORS[system].images},
-    )
+        system, found, backbone, num_classes, pretrained, pretrained_backbone, backbone_options,
+        out_norms=out_norms, matrix_biases=matrix_biases, freeze_statistics=freeze_statistics,
+        images=images or found.images,
+    )  # fmt: skip
 
 
 def create_segmenter(
@@ -217,21 +208,17 @@ def create_segmenter(
         >>> model(torch.rand(1, 3, 256, 320))["out"].shape
         torch.Size([1, 150, 256, 320])
     """
-    if system not in SEGMENTERS:
-        raise unknown("segmenter", system, SEGMENTERS)
+    found = _find("segmenter", system, SEGMENTERS)
     return _create(
-        system,
-        SEGMENTERS[system],
-        backbone,
-        num_classes,
-        pretrained,
-        pretrained_backbone,
-        out_norms,
-        matrix_biases,
-        freeze_statistics,
-        backbone_options,
-        {},
-    )
+        system, found, backbone, num_classes, pretrained, pretrained_backbone, backbone_options,
+        out_norms=out_norms, matrix_biases=matrix_biases, freeze_statistics=freeze_statistics,
+    )  # fmt: skip
+
+
+def _find(kind: str, name: str, systems: dict[str, System]) -> System:
+    if name not in systems:
+        raise unknown(kind, name, systems)
+    return systems[name]
 
 
 def _create(
@@ -241,11 +228,11 @@ def _create(
     num_classes: int,
     pretrained: bool | str,
     pretrained_backbone: bool,
-    out_norms: bool | None,
-    matrix_biases: bool | None,
-    freeze_statistics: bool | None,
     backbone_options: dict,
-    options: dict,
+    *,
+    out_norms: bool | None,
+    freeze_statistics: bool | None,
+    **options,
 ) -> nn.Module:
     if num_classes < 1:
         raise InputError(f"num_classes must be at least 1, got {num_classes}")
@@ -275,7 +262,6 @@ def _create(
         num_classes,
         take=take,
         out_norms=out_norms,
-        matrix_biases=matrix_biases,
         freeze_statistics=freeze_statistics,
         **options,
     )

@@ -9,14 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from seewide.data import Order, batches, check_samples, fingerprint, make_loader
-from seewide.data.masks import (
-    IGNORE,
-    MaskTransform,
-    colorize,
-    describe_masks,
-    open_masks,
-)
+from seewide.data import check_samples, fingerprint
+from seewide.data.augment_masks import ScaleCropFlip, ToLabels
+from seewide.data.masks import IGNORE, describe_masks, open_masks, palette
 from seewide.errors import InputError
 from seewide.seeding import seeded
 
@@ -136,10 +131,14 @@ def test_folders_that_cannot_be_trained_on(tmp_path, make, sentence):
         open_masks(tmp_path, ignore=256)
 
 
+def training(crop: int, factors=(1.0, 1.0), flip=0.5, photometric=False) -> ToLabels:
+    return ToLabels(MEAN, STD, ScaleCropFlip((crop, 999), crop, factors, flip, photometric))
+
+
 def test_image_and_mask_are_transformed_alike(tmp_path):
     """Each pixel's red value says its class, so any disagreement of the two would show."""
     write(tmp_path / "images", tmp_path / "masks")
-    transform = MaskTransform(24, MEAN, STD, train=True, scale=(0.5, 3.0), distort=0.0)
+    transform = training(24, (0.5, 3.0))
     sample, ignored = open_masks(tmp_path).train[0], 0
     seen = set()
     for seed in range(40):
@@ -149,9 +148,9 @@ def test_image_and_mask_are_transformed_alike(tmp_path):
         assert (x_CHW.shape, x_CHW.dtype) == ((3, 24, 24), torch.float32)
         assert (mask_HW.shape, mask_HW.dtype) == ((24, 24), torch.int64)
         assert type(x_CHW) is type(mask_HW) is torch.Tensor
-        red_HW = ((x_CHW[0] * 0.5 + 0.5) * 255).round()
+        red_HW, green_HW = (((x * 0.5 + 0.5) * 255).round() for x in x_CHW[:2])
         expected_HW = torch.where(mask_HW == IGNORE, 255, 40 * mask_HW)
-        padded_HW = (red_HW == 128) & (x_CHW[1].abs() < 0.01)
+        padded_HW = (red_HW == 124) & (green_HW == 116)
         assert (mask_HW[padded_HW] == IGNORE).all()
         ignored += int(padded_HW.sum())
         # Only near borders between classes does the bilinear interpolation differ.
@@ -165,46 +164,58 @@ def test_image_and_mask_are_transformed_alike(tmp_path):
         assert torch.equal(transform(sample)["image"], first["image"])
 
 
-def test_flips_turn_both(tmp_path):
+def test_flips_turn_both():
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, :4] = 255
     sample = {"image": Image.fromarray(image), "mask": Image.fromarray(image[..., 0] // 255)}
-    options = {"train": True, "scale": (1.0, 1.0), "distort": 0.0}
-    plain = MaskTransform(8, MEAN, STD, flip=0.0, **options)(sample)
-    turned = MaskTransform(8, MEAN, STD, flip=1.0, **options)(sample)
+    plain, turned = training(8, flip=0.0)(sample), training(8, flip=1.0)(sample)
     for key in ("image", "mask"):
         assert torch.equal(turned[key], plain[key].flip(-1))
     assert plain["mask"][:, :4].eq(1).all()
 
 
-def test_distortions_change_the_image_alone():
+def test_photometric_distortions_change_the_image_alone():
     sample = {"image": Image.new("RGB", (8, 8), (90, 120, 60)), "mask": Image.new("L", (8, 8), 2)}
-    transform = MaskTransform(8, MEAN, STD, train=True, scale=(1.0, 1.0), distort=1.0)
-    colors = set()
-    for _ in range(8):
-        result = transform(sample)
+    transform, colors = training(8, photometric=True), set()
+    for seed in range(12):
+        with seeded(seed):
+            result = transform(sample)
         colors.add(tuple(result["image"][:, 0, 0].tolist()))
         assert (result["mask"] == 2).all()
     assert len(colors) > 4
 
 
-def test_evaluation_transform_and_batches(tmp_path):
-    write(tmp_path / "images", tmp_path / "masks")
-    samples = open_masks(tmp_path).train
-    transform, collate = MaskTransform(12, MEAN, STD), torch.utils.data.default_collate
-    loader = make_loader(samples, transform, collate, Order(len(samples)), 3, 0)
-    (batch,) = batches(loader)
-    assert batch["image"].shape == (3, 3, 12, 12)
-    assert batch["mask"].shape == (3, 12, 12)
-    with pytest.raises(InputError, match="must be positive and ascending"):
-        MaskTransform(12, MEAN, STD, scale=(2.0, 1.0))
+def test_a_crop_holds_several_classes_where_it_can():
+    """A small object in a corner of one class: crops without it are drawn again."""
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:12, :12] = 1
+    sample = {"image": Image.new("RGB", (32, 32)), "mask": Image.fromarray(mask)}
+    crop = ScaleCropFlip((32, 999), 16, (1.0, 1.0), photometric=False)
+    any_crop = ScaleCropFlip((32, 999), 16, (1.0, 1.0), photometric=False, most=2.0)
+    found = {}
+    for name, augmentation in (("limited", crop), ("any", any_crop)):
+        shares = []
+        for seed in range(60):
+            with seeded(seed):
+                shares.append(float((ToLabels(MEAN, STD, augmentation)(sample)["mask"] == 1)
+                                    .float().mean()))  # fmt: skip
+        found[name] = sum(0.25 < share < 0.75 for share in shares)
+    assert found["limited"] > found["any"]
+
+
+def test_evaluation_leaves_the_size():
+    sample = {"image": Image.new("RGB", (9, 5)), "mask": Image.new("L", (9, 5), 3)}
+    result = ToLabels(MEAN, STD)(sample)
+    assert (result["image"].shape, result["mask"].shape) == ((3, 5, 9), (5, 9))
+    assert (result["image"] == -1).all()
+    assert (result["mask"] == 3).all()
 
 
 def test_colors_are_those_of_pascal_voc():
-    colors = [colorize(torch.full((1, 1), c)).getpixel((0, 0)) for c in (0, 1, 2, 3, 15, 20, 255)]
-    assert colors == [
-        (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (192, 128, 128), (0, 64, 128),
-        (224, 224, 192),
+    colors = np.reshape(palette(), (256, 3))
+    assert colors[[0, 1, 2, 3, 15, 20, 255]].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [192, 128, 128], [0, 64, 128],
+        [224, 224, 192],
     ]  # fmt: skip
 
 
