@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,16 +161,22 @@ def draw_lines(
         return save(figure, path)
 
 
-def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.PathLike) -> Path:
+def draw_confusion(
+    matrix: np.ndarray,
+    class_names: Sequence[str],
+    path: str | os.PathLike,
+    unit: str = "images",
+) -> Path:
     """A confusion matrix: rows are the true classes, columns the predicted ones.
 
-    The color is the fraction of the row. Counts are printed up to 20 classes and names up to 60,
-    since more would not be readable.
+    The color is the fraction of the row. Counts, or percentages of the row where there are more
+    than 99,999, are printed up to 20 classes and names up to 60, since more would not be readable.
 
     Args:
         matrix: (C, C) counts, `matrix[true, predicted]`; a list, array or CPU tensor.
         class_names: C names.
         path: of the figure.
+        unit: what is counted.
 
     Raises:
         InputError: a matrix of another shape.
@@ -188,10 +194,13 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | o
         figure, (axis,) = canvas(1, 1, width=size + 0.5, height=size)
         image = axis.imshow(shares, cmap=_blues(), norm=_emphasize_small())
         if classes <= 20:
+            few = counts.max(initial=0) < 100_000
             for (row, column), count in np.ndenumerate(counts):
-                if count:
-                    color = "white" if shares[row, column] > 0.5 else INK
-                    axis.text(column, row, f"{count:g}", ha="center", va="center",
+                share = shares[row, column]
+                if count if few else share >= 0.001:
+                    color = "white" if share > 0.5 else INK
+                    text = f"{count:g}" if few else f"{100 * share:.3g}"
+                    axis.text(column, row, text, ha="center", va="center",
                               fontsize=8, color=color)  # fmt: skip
         if classes <= 60:
             fontsize = 9 if classes <= 20 else 6
@@ -199,7 +208,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | o
             axis.set_xticks(range(classes), names, fontsize=fontsize, rotation=90 * upright)
             axis.set_yticks(range(classes), names, fontsize=fontsize)
         accuracy = np.trace(counts) / max(counts.sum(), 1)
-        axis.set_title(f"{int(counts.sum())} images, accuracy {accuracy:.1%}")
+        axis.set_title(f"{int(counts.sum()):,} {unit}, accuracy {accuracy:.1%}")
         axis.set_xlabel("predicted")
         axis.set_ylabel("true")
         axis.tick_params(length=0)
@@ -275,6 +284,36 @@ def draw_samples(
             axis.imshow(image, cmap="gray_r" if np.ndim(image) == 2 else None)
             axis.set_title(plain(caption), fontsize=9, loc="center", pad=3,
                            color=PALETTE[1] if mark else INK)  # fmt: skip
+        return save(figure, path)
+
+
+def image_figure(size: tuple[int, int], width: float = 8.0) -> tuple[Figure, Axes]:
+    """A figure of `width` inches that an image of `size` (width, height) fills, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, width * size[1] / size[0]))
+    return figure, figure.add_axes((0, 0, 1, 1))
+
+
+def draw_page(
+    cells: Sequence[tuple[str, Callable[[Axes], object]]], path: str | os.PathLike, columns: int = 4
+) -> Path:
+    """A grid of images with titles.
+
+    Args:
+        cells: title, and a function that draws into axes.
+        path: of the figure.
+        columns: images per row.
+    """
+    columns = min(columns, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    with style():
+        figure, axes = canvas(rows, columns, width=3.2 * columns, height=2.7 * rows)
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, (title, plot) in zip(axes, cells, strict=False):
+            plot(axis)
+            axis.set_title(plain(title), fontsize=8, pad=3)
         return save(figure, path)
 
 

@@ -11,7 +11,8 @@ from seewide.console import print_facts, print_table, say
 
 DETAILS = """
 Prints the scores before and after fusing and the tables of the task, and writes
-scores.json, the tables as CSV, and the figures of the task. Exported files (ONNX,
+scores.json, the tables as CSV, the figures of the task, and where it has them the
+worst samples with their labels and the prediction (worst.png). Exported files (ONNX,
 OpenVINO, pt2 ...) are evaluated as they are.
 
 examples:
@@ -37,6 +38,7 @@ def arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     from seewide.train import evaluate
+    from seewide.train.pages import draw_worst
 
     settings = vars(arguments)
     target, out = settings.pop("target"), settings.pop("out")
@@ -77,6 +79,8 @@ def run(arguments: Namespace) -> None:
         written.append(write_csv(folder / f"{name}.csv", table.columns, table.rows))
     for name, draw in task.figures(fused.metric, info.facts).items():
         written.append(draw(folder / name))
+    if result.worst:
+        written.append(draw_worst(task, result.worst, info.facts, folder / "worst.png"))
     say(f"written: {', '.join(map(str, written))}")
 
 

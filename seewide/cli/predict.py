@@ -12,17 +12,21 @@ from typing import Any
 from seewide.cli._files import write_csv, write_json
 from seewide.cli._parser import Parser
 from seewide.console import complain, print_table, say
-from seewide.errors import InputError
+from seewide.errors import InputError, unknown
 
 DETAILS = """
 INPUT is a file, a folder (with the folders in it), a pattern in quotes, or `-` for a list
 of files on stdin, one per line. Files that cannot be read are named at the end, and the
-exit code is then 2; in folders, files of other kinds are passed over and counted.
+exit code is then 2.
+
+Formats of --files: coco (predictions.json), yolo (labels/NAME.txt) and masks (NAME.png,
+16-bit) for detections; png (NAME.png, class indices with a palette) for segmentations.
 
 examples:
   seewide predict runs/unireplknet_a-flowers rose.jpg tulip.jpg
   seewide predict runs/unireplknet_a-flowers/unireplknet_a.onnx rose.jpg
   seewide predict runs/unireplknet_a-flowers photos --out predictions.csv
+  seewide predict runs/lsnet_t-bccd images --draw drawn --files found --format yolo
   find photos -newer list.txt | seewide predict runs/unireplknet_a-flowers - --out new.json
 """
 
@@ -32,10 +36,13 @@ def arguments(parser: Parser) -> None:
     parser.add("inputs", "Files, folders, patterns, or `-`.", metavar="INPUT", nargs="+")
     parser.add("--out", "Also write the predictions to FILE.json or FILE.csv.", Path, None, "FILE")
     parser.add("--draw", "Also draw each sample with its prediction.", Path, None, "DIR")
+    parser.add("--files", "Also write them in a format of other tools.", Path, None, "DIR")
+    parser.add("--format", "Format of --files. Default: the task's first.", str, None, "FORMAT")
     parser.share("--task", "--device")
 
 
 def run(arguments: Namespace) -> int:
+    from seewide.tasks import FilePrediction
     from seewide.train import Predictor
 
     out = arguments.out
@@ -43,26 +50,41 @@ def run(arguments: Namespace) -> int:
         raise InputError(f"--out must end in .json or .csv, got {out}")
     paths = list(dict.fromkeys(find_files(arguments.inputs)))
     predictor = Predictor(arguments.target, task=arguments.task, device=arguments.device)
+    task = predictor.task
+    format = _format(task, arguments)
     found, unreadable = [], []
     for path in paths:
         for number, prediction in enumerate(predictor(path)):
             if prediction.error is not None:
                 unreadable.append(prediction.error)
                 continue
-            found.append({"file": str(path), **prediction.description})
             if arguments.draw is not None:
                 _draw(predictor, prediction, arguments.draw / f"{path.stem}-{number}.png")
+            size = prediction.sample["image"].size if format else (0, 0)
+            found.append(FilePrediction(path, size, prediction.description))
     if found:
-        columns = list(dict.fromkeys(key for row in found for key in row))
-        print_table("", columns, [[brief(row.get(key)) for key in columns] for row in found])
-    if out is not None:
-        rows = [flatten(description) for description in found]
+        rows = [{"file": str(one.path), **task.summary(one.description)} for one in found]
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        cells = [[row.get(key) for key in columns] for row in rows]
-        written = (
-            write_json(out, found) if out.suffix == ".json" else write_csv(out, columns, cells)
+        print_table("", columns, [[brief(row.get(key)) for key in columns] for row in rows])
+    written = []
+    if out is not None and out.suffix == ".json":
+        written.append(
+            write_json(out, [{"file": str(one.path), **one.description} for one in found])
         )
-        say(f"written: {written}")
+    elif out is not None:
+        rows = [
+            {"file": str(one.path), **flatten(row)}
+            for one in found
+            for row in task.rows(one.description)
+        ]
+        columns = list(dict.fromkeys(["file", *(key for row in rows for key in row)]))
+        cells = [[row.get(key) for key in columns] for row in rows]
+        written.append(write_csv(out, columns, cells))
+    if format:
+        written += task.write_files(format, found, arguments.files, predictor.info.facts)
+    if written:
+        more = f" and {len(written) - 5} more" if len(written) > 5 else ""
+        say(f"written: {', '.join(map(str, written[:5]))}{more}")
     for sentence in unreadable:
         complain(sentence)
     if unreadable:
@@ -114,6 +136,19 @@ def flatten(description: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def _format(task: Any, arguments: Namespace) -> str | None:
+    """The format of --files; None without it."""
+    if arguments.files is None:
+        if arguments.format is not None:
+            raise InputError("--format is that of --files DIR, which is missing")
+        return None
+    if not task.file_formats:
+        raise InputError(f"{task.name} has no files to write; --out FILE.json or FILE.csv has all")
+    if arguments.format not in (None, *task.file_formats):
+        raise unknown(f"format of {task.name}", arguments.format, task.file_formats)
+    return arguments.format or task.file_formats[0]
 
 
 def _draw(predictor: Any, prediction: Any, path: Path) -> None:

@@ -26,6 +26,7 @@ in the run folder:
   config.json       all settings
   metrics.jsonl     one line per epoch; steps.jsonl has one every few optimizer steps
   curves.png        loss and score
+  samples.png       the first samples with their labels, for boxes and masks
   best.safetensors  the best weights, with all that evaluation and export need
   last.pt           the state to resume from
   broken.txt        the samples that could not be read, if there are any

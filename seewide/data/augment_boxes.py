@@ -121,6 +121,4 @@ class ToTarget:
         if "masks" in plain:
             plain["masks"] = plain["masks"].to(torch.uint8)
         out = {"image": image.as_subclass(Tensor).contiguous(), "target": plain}
-        if "image_id" in sample:
-            out["image_id"] = sample["image_id"]
-        return out
+        return out | {key: sample[key] for key in ("image_id", "name") if key in sample}

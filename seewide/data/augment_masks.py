@@ -75,7 +75,7 @@ class ScaleCropFlip:
 
 @dataclass(frozen=True)
 class ToLabels:
-    """A sample to {"image": (3, H, W) normalized, "mask": (H, W) class indices}.
+    """A sample to {"image": (3, H, W) normalized, "mask": (H, W) class indices[, "name"]}.
 
     Args:
         mean, std: of the normalization, for values in 0..1.
@@ -92,4 +92,5 @@ class ToLabels:
         if self.augmentation is not None:
             image, mask = self.augmentation(image, mask)
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return {"image": (image.float() / 255 - mean) / std, "mask": mask.long()}
+        named = {"name": sample["name"]} if "name" in sample else {}
+        return {"image": (image.float() / 255 - mean) / std, "mask": mask.long(), **named}

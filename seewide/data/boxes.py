@@ -1,8 +1,8 @@
 """Images with boxes, and masks if there are any: what the readers of COCO, YOLO and VOC share.
 
-A sample is {"image", "image_id", "boxes" (G, 4), "labels" (G,), "crowd" (G,)[, "masks" (G, H, W)]},
-boxes as x1, y1, x2, y2 in pixels of the image. Crowds are groups that nobody separated: they take
-no part in training, and detections inside them are not counted as false.
+A sample is {"image", "image_id", "name", "boxes" (G, 4), "labels" (G,), "crowd" (G,)[, "masks"
+(G, H, W)]}, boxes as x1, y1, x2, y2 in pixels of the image. Crowds are groups that nobody
+separated: they take no part in training, and detections inside them are not counted as false.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class BoxSamples(Samples):
         sample = {
             "image": image,
             "image_id": entry.image_id,
+            "name": entry.image.name,
             "boxes": np.asarray(entry.boxes, dtype=np.float32).reshape(-1, 4),
             "labels": np.asarray(entry.labels, dtype=np.int64),
             "crowd": np.asarray(entry.crowd, dtype=bool),

@@ -131,3 +131,10 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     else:
         runs = segmentation
     return coder.decode(runs)
+
+
+def encode_mask(mask_HW: np.ndarray) -> dict[str, Any]:
+    """A mask as compressed run lengths: {"size": [H, W], "counts": text}."""
+    coder = require("faster_coco_eval.core.mask", extra="detection")
+    runs = coder.encode(np.asfortranarray(mask_HW, dtype=np.uint8))
+    return {"size": list(runs["size"]), "counts": runs["counts"].decode()}

@@ -38,8 +38,7 @@ class ImageMasks:
     Attributes:
         name: opens the same data again from any working directory.
         class_names: K names, in the order of the mask values.
-        train, val: samples `{"image": RGB PIL image, "mask": PIL image of mode L}` of equal sizes;
-            the values of masks are 0..K-1 and IGNORE.
+        train, val: samples as `MaskSamples` has them; the values of masks are 0..K-1 and IGNORE.
         held_out: in words, where `val` comes from.
     """
 
@@ -56,7 +55,7 @@ class ImageMasks:
 
 
 class MaskSamples(Samples):
-    """`{"image": RGB PIL image, "mask": PIL image of mode L}`.
+    """`{"image": RGB PIL image, "mask": PIL image of mode L, "name": file name of the image}`.
 
     Args:
         images, masks: folders.
@@ -98,7 +97,8 @@ class MaskSamples(Samples):
                 f"and {self.ignore} is ignored"
             )
         mask_HW = np.where(ignored_HW, np.uint8(IGNORE), mask_HW)
-        return {"image": image, "mask": Image.fromarray(mask_HW)}
+        name = self.image_names[index]
+        return {"image": image, "mask": Image.fromarray(mask_HW), "name": name}
 
     def mask_values(self, index: int) -> np.ndarray:
         """(H, W) uint8, as stored.

@@ -10,6 +10,7 @@ from seewide.tasks._task import (
     Batch,
     DataSplits,
     Facts,
+    FilePrediction,
     Metric,
     ResultTable,
     Sample,
@@ -20,8 +21,8 @@ from seewide.tasks._task import (
 )
 
 __all__ = [
-    "Batch", "DataSplits", "Facts", "Metric", "ResultTable", "Sample", "Score", "Task",
-    "TrainingContext", "find_backbone", "get_task", "guess_task", "task_names",
+    "Batch", "DataSplits", "Facts", "FilePrediction", "Metric", "ResultTable", "Sample", "Score",
+    "Task", "TrainingContext", "find_backbone", "get_task", "guess_task", "task_names",
 ]  # fmt: skip
 
 

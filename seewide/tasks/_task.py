@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from seewide.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from seewide.data.samples import Samples
@@ -105,6 +106,21 @@ class ResultTable:
 
 
 @dataclass(frozen=True)
+class FilePrediction:
+    """A prediction to be written to a file.
+
+    Attributes:
+        path: of the image that it is for.
+        size: (width, height) of the image in pixels.
+        description: see `Task.describe`.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    description: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class TrainingContext:
     """What `Task.prepare` gets.
 
@@ -138,6 +154,7 @@ class Task(Generic[O]):
         default_recipe: used where nothing names one.
         preferred_to: tasks that recognize this task's data too, as what it is not in the first
             place: frames of videos are images.
+        file_formats: that `write_files` knows; `seewide predict --files` takes the first of them.
     """
 
     name: ClassVar[str]
@@ -147,6 +164,7 @@ class Task(Generic[O]):
     accumulates: ClassVar[bool] = True
     default_recipe: ClassVar[str] = "small_folder"
     preferred_to: ClassVar[tuple[str, ...]] = ()
+    file_formats: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: O | None = None) -> None:
         self.options: O = self.Options() if options is None else options
@@ -282,9 +300,55 @@ class Task(Generic[O]):
         """The prediction of sample `index` as JSON values, best first where there is an order."""
         raise NotImplementedError
 
+    def labels(self, sample: Sample, facts: Facts) -> dict[str, Any] | None:
+        """The truth of a sample as it was read, in the form of `describe`; None if that form
+        cannot say it. With it, runs begin with a page of samples and evaluations draw the worst."""
+        return None
+
+    def rows(self, description: dict[str, Any]) -> list[dict[str, Any]]:
+        """A description as rows of a table."""
+        return [description]
+
+    def summary(self, description: dict[str, Any]) -> dict[str, Any]:
+        """A description as one short row, for the terminal."""
+        return description
+
+    def write_files(
+        self, format: str, found: Sequence[FilePrediction], folder: Path, facts: Facts
+    ) -> list[Path]:
+        """Write predictions into a folder in one of `file_formats`; returns what was written."""
+        raise NotImplementedError
+
+    def worst(self, metric: Metric) -> list[int]:
+        """Positions of the evaluated samples, those with the largest errors first; empty if no
+        error of single samples is known."""
+        return []
+
+    def plot(self, axes: Axes, sample: Sample, description: dict[str, Any]) -> None:
+        """Draw a sample with a description into axes of matplotlib."""
+        raise NotImplementedError
+
     def draw(self, sample: Sample, description: dict[str, Any]) -> Figure | None:
         """A sample and its prediction as a figure; None where there is nothing to see."""
-        return None
+        if type(self).plot is Task.plot:
+            return None
+        from seewide.analysis.figures import image_figure
+
+        figure, axes = image_figure(sample["image"].size)
+        self.plot(axes, sample, description)
+        return figure
+
+    def draw_page(
+        self, entries: Sequence[tuple[str, Sample, dict[str, Any]]], path: Path, columns: int = 4
+    ) -> Path:
+        """(title, sample, description) as one page of images."""
+        from seewide.analysis.figures import draw_page
+
+        cells = [
+            (title, lambda axes, s=sample, d=description: self.plot(axes, s, d))
+            for title, sample, description in entries
+        ]
+        return draw_page(cells, path, columns)
 
 
 def find_backbone(model: nn.Module) -> nn.Module:

@@ -5,28 +5,41 @@ Shapes: N images, G objects, D detections, K classes. Boxes are x1, y1, x2, y2 i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from seewide.data.augment_boxes import AUGMENTATIONS, ToTarget, box_augmentation
 from seewide.data.boxes import BoxSamples
-from seewide.data.coco import category_names, find_coco, open_coco, read_json
+from seewide.data.coco import category_names, encode_mask, find_coco, open_coco, read_json
 from seewide.data.images import read_image
+from seewide.data.predictions import write_coco, write_object_masks, write_yolo
 from seewide.data.voc import find_voc, open_voc
 from seewide.data.yolo import class_names, find_yolo, open_yolo
 from seewide.dense import BatchImages, Detector, create_detector, list_detectors, means
-from seewide.errors import InputError, require
+from seewide.errors import InputError
 from seewide.options import check, option
 from seewide.preprocess import Preprocess
-from seewide.tasks._task import Batch, DataSplits, Facts, ResultTable, Sample, Score, Task
+from seewide.tasks._detection_metric import SHOWN_SCORE, DetectionMetric
+from seewide.tasks._task import (
+    Batch,
+    DataSplits,
+    Facts,
+    FilePrediction,
+    ResultTable,
+    Sample,
+    Score,
+    Task,
+)
 
-EXTRA = "detection"
-SHOWN_SCORE = 0.3  # detections below are not shown, and not counted as errors of an image
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class Detection(Task[DetectionOptions]):
     """
 
     name = "detection"
+    file_formats = ("coco", "yolo", "masks")
     Options = DetectionOptions
     score = Score("map", "max", "%", "box AP")
     default_recipe = "small_detection"
@@ -123,7 +137,7 @@ class Detection(Task[DetectionOptions]):
         )
 
     def collate(self, samples: list[Sample]) -> Batch:
-        return {key: [sample[key] for sample in samples] for key in ("image", "target")}
+        return {key: [sample[key] for sample in samples] for key in ("image", "target", "name")}
 
     # ---- model
 
@@ -176,11 +190,13 @@ class Detection(Task[DetectionOptions]):
     def figures(self, metric: DetectionMetric, facts: Facts) -> dict[str, Callable[[Path], Path]]:
         return {"precision_recall.png": metric.draw_curves}
 
-    def read(self, path: Path) -> Iterable[Sample]:
-        import numpy as np
+    def worst(self, metric: DetectionMetric) -> list[int]:
+        return metric.worst()
 
+    def read(self, path: Path) -> Iterable[Sample]:
         yield {
             "image": read_image(path),
+            "name": path.name,
             "boxes": np.zeros((0, 4), np.float32),
             "labels": np.zeros(0, np.int64),
             "crowd": np.zeros(0, bool),
@@ -190,24 +206,58 @@ class Detection(Task[DetectionOptions]):
         self, prediction: list[dict[str, Tensor]], index: int, facts: Facts
     ) -> dict[str, Any]:
         """`{"objects": [{"name", "score", "box"[, "mask"]}]}`, best first; masks as COCO's RLE."""
-        found, objects = prediction[index], []
-        for i, score in enumerate(found["scores"].tolist()):
-            if score < SHOWN_SCORE:
-                break
-            entry = {
-                "name": facts["class_names"][int(found["labels"][i])],
-                "score": score,
-                "box": [round(value, 2) for value in found["boxes"][i].tolist()],
+        found = prediction[index]
+        shown = int((found["scores"] >= SHOWN_SCORE).sum())  # scores are in descending order
+        return {"objects": _objects({key: x[:shown] for key, x in found.items()}, facts)}
+
+    def labels(self, sample: Sample, facts: Facts) -> dict[str, Any]:
+        found = {
+            key: torch.as_tensor(sample[key])
+            for key in ("boxes", "labels", "masks")
+            if key in sample
+        }
+        return {"objects": _objects(found, facts)}
+
+    def rows(self, description: dict[str, Any]) -> list[dict[str, Any]]:
+        """One row per object."""
+        return [
+            {
+                "name": entry["name"],
+                "score": round(entry["score"], 4),
+                **dict(zip(("x1", "y1", "x2", "y2"), entry["box"], strict=True)),
             }
-            if "masks" in found:
-                entry["mask"] = encode_mask(found["masks"][i])
-            objects.append(entry)
-        return {"objects": objects}
+            for entry in description["objects"]
+        ]
 
-    def draw(self, sample: Sample, description: dict[str, Any]):
-        from seewide.analysis.detections import draw_objects
+    def summary(self, description: dict[str, Any]) -> dict[str, str]:
+        count = Counter(entry["name"] for entry in description["objects"])
+        words = ", ".join(f"{number} {name}" for name, number in count.most_common())
+        return {"objects": words or "none"}
 
-        return draw_objects(sample["image"], description["objects"])
+    def write_files(
+        self, format: str, found: Sequence[FilePrediction], folder: Path, facts: Facts
+    ) -> list[Path]:
+        write = {"coco": write_coco, "yolo": write_yolo, "masks": write_object_masks}[format]
+        return write(found, facts["class_names"], folder)
+
+    def plot(self, axes: Axes, sample: Sample, description: dict[str, Any]) -> None:
+        from seewide.analysis.detections import plot_objects
+
+        plot_objects(axes, sample["image"], description["objects"])
+
+
+def _objects(found: dict[str, Tensor], facts: Facts) -> list[dict[str, Any]]:
+    """Objects of an image as JSON values; those of ground truth have no score."""
+    objects = []
+    for i, label in enumerate(found["labels"].tolist()):
+        entry: dict[str, Any] = {"name": facts["class_names"][label]}
+        if "scores" in found:
+            entry["score"] = float(found["scores"][i])
+        entry["box"] = [round(value, 2) for value in found["boxes"][i].tolist()]
+        if "masks" in found:
+            entry["mask"] = encode_mask(found["masks"][i].cpu().numpy())
+        objects.append(entry)
+    return objects
 
 
 def _open(folder: Path) -> tuple[BoxSamples, BoxSamples, list[str], str]:
@@ -229,128 +279,3 @@ def _open(folder: Path) -> tuple[BoxSamples, BoxSamples, list[str], str]:
         f"{folder} has no boxes in a known layout: COCO (train.json and val.json), VOC "
         "(Annotations and ImageSets/Main) or YOLO (images/train and labels/train)"
     )
-
-
-def encode_mask(mask: Tensor) -> dict[str, Any]:
-    """A mask (H, W) as COCO's compressed run lengths: {"size": [H, W], "counts": text}."""
-    coder = require("faster_coco_eval.core.mask", extra=EXTRA)
-    runs = coder.encode(mask.cpu().numpy().astype("uint8", order="F"))
-    return {"size": list(runs["size"]), "counts": runs["counts"].decode()}
-
-
-class DetectionMetric:
-    """COCO's average precision by torchmetrics, in percent.
-
-    Args:
-        class_names: K names.
-        masks: also of the masks.
-    """
-
-    def __init__(self, class_names: Sequence[str], masks: bool) -> None:
-        detection = require("torchmetrics.detection", extra=EXTRA)
-        require("faster_coco_eval", extra=EXTRA)
-        self.class_names, self.masks = list(class_names), masks
-        self.map = detection.MeanAveragePrecision(
-            iou_type=("bbox", "segm") if masks else "bbox",
-            class_metrics=True,
-            extended_summary=True,
-            backend="faster_coco_eval",
-        )
-        self.map.warn_on_many_detections = False  # SSDLite has 200
-        self.images: list[dict[str, int]] = []
-        self._result: dict[str, Any] | None = None
-
-    def update(self, prediction: list[dict[str, Tensor]], batch: Batch) -> None:
-        keys = (
-            ("boxes", "scores", "labels", "masks") if self.masks else ("boxes", "scores", "labels")
-        )
-        found = [{k: v.detach().cpu() for k, v in p.items() if k in keys} for p in prediction]
-        truth = [{k: v.cpu() for k, v in target.items()} for target in batch["target"]]
-        if self.masks:
-            for target in truth:
-                target["masks"] = target["masks"].bool()
-        self.map.update(found, truth)
-        self.images += [_errors(f, t) for f, t in zip(found, truth, strict=True)]
-        self._result = None
-
-    def merge(self, others: Sequence[DetectionMetric]) -> None:
-        for other in others:
-            for name in self.map._defaults:
-                getattr(self.map, name).extend(getattr(other.map, name))
-            self.map._update_count += other.map._update_count
-            self.images += other.images
-        self._result = None
-
-    def result(self) -> dict[str, Any]:
-        """All that torchmetrics computes."""
-        if self._result is None:
-            self._result = self.map.compute()
-        return self._result
-
-    def compute(self) -> dict[str, float]:
-        """`map`, `map50`, `map75` and by size, in percent; `mask_...` of the masks."""
-        result, scores = self.result(), {}
-        for ours, theirs in (("", "bbox_" if self.masks else ""), ("mask_", "segm_")):
-            for name in ("map", "map_50", "map_75", "map_small", "map_medium", "map_large"):
-                value = result.get(theirs + name)
-                if (ours or theirs in ("bbox_", "")) and value is not None and float(value) >= 0:
-                    if ours and not self.masks:
-                        continue
-                    scores[ours + name.replace("_5", "5").replace("_7", "7")] = 100 * float(value)
-        return {"map": 0.0, **scores}
-
-    def _per_class(self, prefix: str) -> dict[int, float]:
-        result = self.result()
-        classes = result["classes"].reshape(-1).tolist()
-        values = result[f"{prefix}map_per_class"].reshape(-1).tolist()
-        return {c: 100 * v for c, v in zip(classes, values, strict=False) if v >= 0}
-
-    def per_class(self) -> ResultTable:
-        """AP of each class."""
-        box = self._per_class("bbox_" if self.masks else "")
-        mask = self._per_class("segm_") if self.masks else {}
-        rows = [
-            (name, round(box[i], 1), *([round(mask.get(i, 0.0), 1)] if self.masks else []))
-            for i, name in enumerate(self.class_names)
-            if i in box
-        ]
-        columns = ("class", "box AP %", *(["mask AP %"] if self.masks else []))
-        return ResultTable("Per class", columns, rows)
-
-    def worst_images(self, count: int = 20) -> ResultTable:
-        """Images, by their position in the held-out data, with the most errors."""
-        order = sorted(
-            range(len(self.images)),
-            key=lambda i: -sum(self.images[i][k] for k in ("missed", "false")),
-        )
-        rows = [(i, *(self.images[i][k] for k in ("objects", "missed", "false"))) for i in order]
-        columns = ("image", "objects", "missed", "false detections")
-        return ResultTable(
-            f"Most errors (scores from {SHOWN_SCORE}, IoU 0.5)", columns, rows[:count]
-        )
-
-    def draw_curves(self, path: Path) -> Path:
-        """Precision over recall at IoU 0.5, per class."""
-        from seewide.analysis.detections import draw_precision_recall
-
-        precision = self.result()["bbox_precision" if self.masks else "precision"]
-        curves = precision[0, :, :, 0, -1]  # IoU 0.5, all sizes, most detections: (101, K)
-        classes = self.result()["classes"].reshape(-1).tolist()
-        named = {self.class_names[c]: curves[:, i].tolist() for i, c in enumerate(classes)}
-        return draw_precision_recall(named, path)
-
-
-def _errors(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, int]:
-    """Objects of an image, those missed, and detections that fit none of their class."""
-    from torchvision.ops import box_iou
-
-    shown = found["scores"] >= SHOWN_SCORE
-    boxes, labels = found["boxes"][shown], found["labels"][shown]
-    crowd = truth.get("iscrowd", torch.zeros(len(truth["labels"]), dtype=torch.bool)).bool()
-    same = labels[:, None] == truth["labels"]
-    fits = (box_iou(boxes, truth["boxes"].to(boxes)) >= 0.5) & same
-    return {
-        "objects": int((~crowd).sum()),
-        "missed": int((~fits.any(0) & ~crowd).sum()),
-        "false": int((~fits.any(1)).sum()),
-    }

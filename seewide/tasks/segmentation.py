@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from seewide.data.augment_masks import ScaleCropFlip, ToLabels
 from seewide.data.images import read_image
 from seewide.data.label_maps import describe_label_maps, open_label_maps
 from seewide.data.masks import IGNORE
+from seewide.data.predictions import decode_png, encode_png, write_label_maps
 from seewide.dense import (
     Segmenter,
     average_views,
@@ -33,7 +34,19 @@ from seewide.dense.segmentation_heads import resize
 from seewide.errors import InputError
 from seewide.options import check, option
 from seewide.preprocess import Preprocess
-from seewide.tasks._task import Batch, DataSplits, Facts, ResultTable, Sample, Score, Task
+from seewide.tasks._task import (
+    Batch,
+    DataSplits,
+    Facts,
+    FilePrediction,
+    ResultTable,
+    Sample,
+    Score,
+    Task,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DIVISOR = 32
 
@@ -84,6 +97,7 @@ class Segmentation(Task[SegmentationOptions]):
     """The systems of `seewide.dense`; cross-entropy over pixels, ignored ones in the divisor."""
 
     name = "segmentation"
+    file_formats = ("png",)
     Options = SegmentationOptions
     score = Score("miou", "max", "%", "mIoU")
     default_recipe = "small_segmentation"
@@ -120,7 +134,7 @@ class Segmentation(Task[SegmentationOptions]):
         """Crops as one tensor, images of different sizes as a list."""
         if len({sample["image"].shape for sample in samples}) == 1:
             return torch.utils.data.default_collate(samples)
-        return {key: [sample[key] for sample in samples] for key in ("image", "mask")}
+        return {key: [sample[key] for sample in samples] for key in samples[0]}
 
     # ---- model
 
@@ -177,8 +191,9 @@ class Segmentation(Task[SegmentationOptions]):
             (name, round(iou[k], 1), round(accuracy[k], 1))
             for k, name in enumerate(facts["class_names"])
         ]
-        worst = sorted(enumerate(metric.images), key=lambda pair: pair[1])[:20]
-        worst = [(index, round(100 * share, 1)) for index, share in worst]
+        worst = [
+            (metric.names[i], round(100 * metric.images[i], 1)) for i in self.worst(metric)[:20]
+        ]
         return [
             ResultTable("Per class", ("class", "IoU %", "accuracy %"), rows),
             ResultTable("Worst images", ("image", "correct pixels %"), worst),
@@ -190,28 +205,56 @@ class Segmentation(Task[SegmentationOptions]):
         from seewide.analysis.figures import draw_confusion
 
         names = facts["class_names"]
-        return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}
+        return {
+            "confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path, "pixels")
+        }
 
     def read(self, path: Path) -> Iterable[Sample]:
         image = read_image(path)
-        yield {"image": image, "mask": Image.new("L", image.size, IGNORE)}
+        yield {"image": image, "mask": Image.new("L", image.size, IGNORE), "name": path.name}
 
     def describe(self, prediction: list[Tensor], index: int, facts: Facts) -> dict[str, Any]:
-        """`{"classes": [{"name", "share"}], "label_map": rows of class indices}`."""
-        label_map = prediction[index].cpu()
-        counts = torch.bincount(label_map.flatten(), minlength=len(facts["class_names"]))
-        order = counts.argsort(descending=True).tolist()
-        classes = [
-            {"name": facts["class_names"][k], "share": float(counts[k]) / label_map.numel()}
-            for k in order
-            if counts[k]
+        """`{"classes": [{"name", "share"}], "label_map": a PNG file in base64}`, largest first."""
+        return _describe(prediction[index].cpu().numpy(), facts["class_names"])
+
+    def labels(self, sample: Sample, facts: Facts) -> dict[str, Any]:
+        return _describe(np.asarray(sample["mask"]), facts["class_names"])
+
+    def rows(self, description: dict[str, Any]) -> list[dict[str, Any]]:
+        """One row per class."""
+        return [
+            {"class": entry["name"], "share %": round(100 * entry["share"], 2)}
+            for entry in description["classes"]
         ]
-        return {"classes": classes, "label_map": label_map.tolist()}
 
-    def draw(self, sample: Sample, description: dict[str, Any]):
-        from seewide.analysis.detections import draw_label_map
+    def summary(self, description: dict[str, Any]) -> dict[str, str]:
+        shares = [f"{e['name']} {100 * e['share']:.0f}%" for e in description["classes"][:6]]
+        return {"classes": ", ".join(shares)}
 
-        return draw_label_map(sample["image"], np.asarray(description["label_map"]))
+    def write_files(
+        self, format: str, found: Sequence[FilePrediction], folder: Path, facts: Facts
+    ) -> list[Path]:
+        return write_label_maps(found, facts["class_names"], folder)
+
+    def worst(self, metric: SegmentationMetric) -> list[int]:
+        return sorted(range(len(metric.images)), key=lambda index: metric.images[index])
+
+    def plot(self, axes: Axes, sample: Sample, description: dict[str, Any]) -> None:
+        from seewide.analysis.detections import plot_label_map
+
+        names = {entry["index"]: entry["name"] for entry in description["classes"][:8]}
+        plot_label_map(axes, sample["image"], decode_png(description["label_map"]), names)
+
+
+def _describe(label_HW: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """Shares of the classes among all pixels, and the map itself; IGNORE counts for none."""
+    counts = np.bincount(label_HW.ravel(), minlength=len(class_names))[: len(class_names)]
+    classes = [
+        {"name": class_names[k], "index": int(k), "share": float(counts[k]) / label_HW.size}
+        for k in np.argsort(-counts, kind="stable")
+        if counts[k]
+    ]
+    return {"classes": classes, "label_map": encode_png(label_HW)}
 
 
 class SegmentationMetric:
@@ -220,6 +263,7 @@ class SegmentationMetric:
     def __init__(self, classes: int) -> None:
         self.confusion_KK = torch.zeros(classes, classes, dtype=torch.long)  # [true, predicted]
         self.images: list[float] = []  # share of correct pixels
+        self.names: list[str] = []  # file names, or positions if the batches have none
 
     def update(self, prediction: Sequence[Tensor], batch: Batch) -> None:
         classes = len(self.confusion_KK)
@@ -230,11 +274,13 @@ class SegmentationMetric:
             counts = torch.bincount(cells, minlength=classes**2).view(classes, classes)
             self.confusion_KK += counts
             self.images.append(float(counts.trace()) / max(int(counts.sum()), 1))
+        self.names += batch.get("name") or range(len(self.names), len(self.images))
 
     def merge(self, others: Sequence[SegmentationMetric]) -> None:
         for other in others:
             self.confusion_KK = self.confusion_KK + other.confusion_KK
             self.images += other.images
+            self.names += other.names
 
     @property
     def iou_K(self) -> Tensor:

@@ -20,11 +20,12 @@ from seewide.errors import InputError, unknown
 from seewide.options import parse
 from seewide.recipes import Recipe
 from seewide.reparam import fuse_checked
-from seewide.tasks import Facts, Metric, Task, get_task
+from seewide.tasks import Facts, Metric, Sample, Task, get_task
 from seewide.train.build import Precision, build_backbone, count_parameters, resolve_device
 from seewide.train.checkpoint import WeightsInfo, load_run, make_options
 from seewide.train.exported import ExportedModel, is_exported, load_exported_run
 from seewide.train.feed import batch_length, make_eval_loader, take_first, to_device
+from seewide.train.pages import DescribedSample, describe_worst
 
 
 @torch.no_grad()
@@ -126,6 +127,7 @@ class Evaluation:
         models: `unfused` and `fused`; of an exported file, one model with the name of its format.
         deviation: largest difference of their outputs on a batch, relative to the largest output;
             None for one model.
+        worst: the samples with the largest errors, where the task knows them.
     """
 
     info: WeightsInfo
@@ -133,6 +135,7 @@ class Evaluation:
     held_out: str
     models: tuple[EvaluatedModel, ...]
     deviation: float | None
+    worst: tuple[DescribedSample, ...] = ()
 
 
 def evaluate(
@@ -190,7 +193,18 @@ def evaluate(
         seconds = time.perf_counter() - start
         parameters = count_parameters(version.parameters())
         models.append(EvaluatedModel(name, parameters, metric, metric.compute(), seconds, count))
-    return Evaluation(info, trained_for, held_out, tuple(models), deviation)
+    describe = partial(describe_sample, version, trained_for, info, precision.device)
+    worst = describe_worst(samples, trained_for.worst(models[-1].metric), describe)
+    return Evaluation(info, trained_for, held_out, tuple(models), deviation, worst)
+
+
+@torch.no_grad()
+def describe_sample(
+    model: nn.Module, task: Task, info: WeightsInfo, device: torch.device, sample: Sample
+) -> dict[str, Any]:
+    """The task's description of a sample as it was read."""
+    batch = task.collate([task.transform(False, info.preprocess)(sample)])
+    return task.describe(task.predict(model, to_device(batch, device)), 0, info.facts)
 
 
 def device_of(model: nn.Module, name: str) -> torch.device:

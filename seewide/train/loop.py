@@ -41,6 +41,7 @@ from seewide.train.evaluate import compute_metric
 from seewide.train.feed import Feed
 from seewide.train.log import ProgressLogger, draw_run
 from seewide.train.memory import reuse_freed_memory
+from seewide.train.pages import SAMPLES, draw_labeled_samples
 from seewide.train.processes import Processes
 from seewide.train.signals import Interrupted, StopRequest, Terminated
 from seewide.train.step import StepResult, Trainer
@@ -160,6 +161,9 @@ class Run:
             reuse_freed_memory()
         self.announce()
         done = self.steps_done
+        if self.processes.is_main_process and not done:
+            facts, path = self.config.facts, self.folder / SAMPLES
+            draw_labeled_samples(self.task, self.feed.train, facts, path)
         if self.recipe.sparsity and not done:
             self.init_sparsity()
         with (

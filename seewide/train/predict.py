@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from seewide.errors import InputError
 from seewide.reparam import fuse
 from seewide.tasks import Sample
-from seewide.train.evaluate import device_of, load_target
+from seewide.train.evaluate import describe_sample, device_of, load_target
 from seewide.train.exported import ExportedModel
-from seewide.train.feed import to_device
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,6 @@ class Predictor:
         if not isinstance(model, ExportedModel):
             model = fuse(model)
         self.model = model.to(self.device)
-        self._transform = self.task.transform(False, self.info.preprocess)
 
     def __call__(self, path: str | Path) -> Iterator[Prediction]:
         """A prediction for each sample of a file; if it cannot be read, one with an error."""
@@ -60,12 +56,9 @@ class Predictor:
         except InputError as error:
             yield Prediction(path, error=str(error))
 
-    @torch.no_grad()
     def describe(self, sample: Sample) -> dict[str, Any]:
         """The task's description of a sample as it was read."""
-        batch = self.task.collate([self._transform(sample)])
-        prediction = self.task.predict(self.model, to_device(batch, self.device))
-        return self.task.describe(prediction, 0, self.info.facts)
+        return describe_sample(self.model, self.task, self.info, self.device, sample)
 
 
 def predict(

@@ -20,6 +20,7 @@ from seewide.recipes import Recipe
 from seewide.tasks import get_task, guess_task
 from seewide.tasks.segmentation import SegmentationMetric
 from seewide.train import evaluate, fit, predict, resume, step
+from seewide.train.pages import draw_worst
 
 NAME = "dense_unireplknet"
 default_cfgs = generate_default_cfgs(
@@ -112,6 +113,11 @@ def test_run_is_evaluated_and_predicts(run):
     assert len(tables) == 2
     for name, draw in result.task.figures(result.models[0].metric, result.info.facts).items():
         assert draw(folder / name).stat().st_size > 1000
+    assert (folder / "samples.png").stat().st_size > 2000
+    assert len(result.worst) == 6
+    assert result.worst[0].name.startswith("val")
+    page = draw_worst(result.task, result.worst, result.info.facts, folder / "worst.png")
+    assert page.stat().st_size > 2000
     image = next((place / "images").rglob("val*.png"))
     (prediction,) = predict(folder, [image])
     assert prediction.error is None
