@@ -52,6 +52,7 @@ MAY_IMPORT = {
         "checkpoints",
         "",
     },
+    "vision_language": {"data", "errors", "export", "models", "options", "reparam"},
     "_registration": set(),
     "testing": {"reparam"},
 }

@@ -3,6 +3,9 @@
 Each command is a module of this package with `DETAILS` for its help, `arguments(parser)`, which
 declares its arguments, and `run(arguments)`. Only the module of the command that was called is
 imported, and heavy libraries only when it runs, so that `--help` answers at once.
+
+A group of commands (`seewide clip train`) is a package of such modules, with `COMMANDS` and
+`DETAILS` of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from seewide._version import __version__
@@ -33,7 +36,9 @@ COMMANDS = {
     "models": "List the models with their sizes and weights.",
     "recipes": "List the training recipes, or show all settings of one.",
     "tasks": "List the tasks, or show the options of one.",
+    "clip": "Train, evaluate and export CLIP models with open_clip.",
 }
+GROUPS = ("clip",)
 OVERVIEW = """usage: seewide COMMAND ...
 
 Large-kernel vision for PyTorch: train, fuse, export and analyze networks.
@@ -43,6 +48,14 @@ commands:
 
 Begin with: seewide train unireplknet_a --data digits
 `seewide COMMAND --help` explains a command."""
+GROUP_OVERVIEW = """usage: seewide {0} COMMAND ...
+
+{1}
+
+commands:
+{2}
+{3}
+`seewide {0} COMMAND --help` explains a command."""
 INPUT_ERROR, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
 
@@ -75,13 +88,23 @@ def call(words: Sequence[str]) -> int:
     """
     name, *rest = words or HELP
     if name in (*HELP, "--version"):
-        lines = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
-        print(OVERVIEW.format(lines) if name in HELP else f"seewide {__version__}")
+        print(OVERVIEW.format(_lines(COMMANDS)) if name in HELP else f"seewide {__version__}")
         return 0
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     module = importlib.import_module(f"{__name__}.{name}")
-    parser = Parser(name, COMMANDS[name], module.DETAILS)
+    summary = COMMANDS[name]
+    if name in GROUPS:
+        group, (name, *rest) = name, rest or HELP
+        if name in HELP:
+            print(GROUP_OVERVIEW.format(group, summary, _lines(module.COMMANDS), module.DETAILS))
+            return 0
+        if name not in module.COMMANDS:
+            raise unknown(f"command of seewide {group}", name, module.COMMANDS)
+        summary = module.COMMANDS[name]
+        module = importlib.import_module(f"{__name__}.{group}.{name}")
+        name = f"{group} {name}"
+    parser = Parser(name, summary, module.DETAILS)
     module.arguments(parser)
     if any(word in HELP for word in parser.own_words(rest)) or (
         not rest and parser.needs_arguments()
@@ -95,6 +118,10 @@ def call(words: Sequence[str]) -> int:
         if sentence := _sentence(error):
             raise InputError(sentence) from error
         raise
+
+
+def _lines(commands: Mapping[str, str]) -> str:
+    return "\n".join(f"  {name:<10}{summary}" for name, summary in commands.items())
 
 
 def _sentence(error: Exception) -> str:
