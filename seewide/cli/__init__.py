@@ -32,6 +32,7 @@ COMMANDS = {
     "erf": "Measure and draw effective receptive fields.",
     "analyze": "Measure cost, shape bias or robustness of models.",
     "report": "Compare models on one HTML page.",
+    "check": "Say whether the files of a run, weights or exported networks are intact.",
     "runs": "Compare training runs in a table and a figure.",
     "models": "List the models with their sizes and weights.",
     "recipes": "List the training recipes, or show all settings of one.",
@@ -62,8 +63,8 @@ INPUT_ERROR, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run the command line `words`, by default that of the process, and exit.
 
-    Exit codes: 0; 2 for an `InputError`, which is printed as one line on stderr; 130 after Ctrl-C;
-    143 after SIGTERM and 129 after SIGHUP during training.
+    Exit codes: 0; 1 if `check` found damage; 2 for an `InputError`, which is printed as one line on
+    stderr; 130 after Ctrl-C; 143 after SIGTERM and 129 after SIGHUP during training.
     """
     try:
         code = call(sys.argv[1:] if words is None else words)

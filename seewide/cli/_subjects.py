@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +37,9 @@ def load_subject(target: str, image_size: int | None, random_weights: bool) -> A
     from seewide.analysis.analyzed_model import AnalyzedModel
     from seewide.preprocess import Preprocess
     from seewide.train.build import build_backbone
+    from seewide.train.checkpoint import METRICS
     from seewide.train.evaluate import load_target
+    from seewide.train.lines import read_json_lines
 
     path = Path(target)
     is_file = path.exists() or "/" in target or path.suffix == ".safetensors"
@@ -48,8 +49,10 @@ def load_subject(target: str, image_size: int | None, random_weights: bool) -> A
         return AnalyzedModel(target, model, Preprocess.of(model, image_size))
     model, _, info = load_target(target, image_size=image_size)
     metrics = []
-    if (path / "metrics.jsonl").is_file():
-        metrics = [json.loads(line) for line in (path / "metrics.jsonl").open(encoding="utf-8")]
+    if (path / METRICS).is_file():
+        metrics, damaged = read_json_lines(path / METRICS)
+        if damaged is not None:
+            raise InputError(f"line {damaged} of {path / METRICS} is damaged")
     return AnalyzedModel(
         path.name if is_file else target,
         model.eval(),

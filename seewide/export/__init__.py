@@ -25,6 +25,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from seewide.checkpoints import seal
 from seewide.errors import InputError, unknown, write_atomically
 from seewide.export import coreml, executorch, onnx, openvino, pt2, weights
 from seewide.export.common import (
@@ -130,6 +131,8 @@ def export_model(
         if run is not None:
             limit = LARGEST_BY_PRECISION["f16"] if format.endswith("f16") else LARGEST_DEVIATION
             found.append(prepared.check(run, format, limit))
+        if format == "onnx":
+            seal(scratch)  # OpenVINO's writer seals its two files itself
 
     if format == "openvino" or format == "openvino_f16" or format == "coreml":
         write_several(path, write)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seewide.checkpoints import seal
 from seewide.errors import InputError, require, write_atomically
 from seewide.export.common import agreement, one_sentence, quiet
 from seewide.export.onnx import add_metadata, metadata_of, open_session, runner
@@ -112,6 +113,7 @@ def quantize(
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             )  # fmt: skip
         add_metadata(scratch, {**metadata_of(session), "precision": "int8"})
+        seal(scratch)
         before, after = runner(session), runner(open_session(scratch))
         with torch.no_grad():
             wanted = [before(image[None])[0] for image in images]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seewide.checkpoints import check_seal
 from seewide.errors import InputError
 from seewide.export import coreml, executorch, onnx, openvino, pt2
 from seewide.export.common import Outputs, first_line
@@ -83,6 +84,7 @@ def load_exported(path: str | os.PathLike, threads: int | None = None) -> Export
         raise InputError(f"an exported network ends in one of {', '.join(SUFFIXES)}, got {path}")
     if not path.exists():
         raise InputError(f"there is no exported network {path}")
+    check_seal(path)
     if path.suffix == ".onnx":
         session = onnx.open_session(path, threads)
         return Exported(path, "onnx", onnx.metadata_of(session), onnx.runner(session))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seewide.checkpoints import seal
 from seewide.errors import InputError, require
 from seewide.export.common import (
     Outputs,
@@ -77,6 +78,7 @@ def save(model: Any, path: Path, properties: dict[str, str], half: bool) -> Runn
         model.set_rt_info(value, ["seewide", key])
     with quiet():
         openvino.save_model(model, path, compress_to_fp16=half)
+    seal(path)
     return open_model(path)[0]
 
 

@@ -11,8 +11,9 @@
 Files are replaced in one step, `last.pt` after all others but the figure. So a run that is killed
 between two files repeats what followed the previous `last.pt`, and writes the same again. States
 are complete and on the CPU, whatever the number of processes and shards they come from, so any
-number of processes can resume from them. They hold a checksum of their content; a damaged `last.pt`
-is answered by resuming from `previous.pt`.
+number of processes can resume from them. They hold a checksum of their content, as `config.json`,
+the weights and each line of the logs do; a damaged `last.pt` is answered by resuming from
+`previous.pt`. `seewide.train.check` reads all files and says which ones are damaged.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -43,6 +43,7 @@ from seewide.options import parse
 from seewide.recipes import Recipe
 from seewide.tasks import Task, get_task
 from seewide.train.build import build_backbone
+from seewide.train.lines import json_line
 from seewide.train.runtime import Runtime
 
 CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
@@ -78,7 +79,9 @@ class RunConfig:
         return kind(make_options(kind, self.recipe.options))
 
     def save(self, folder: Path) -> None:
-        _write_text(folder / CONFIG, json.dumps(asdict(self), indent=2) + "\n")
+        content = json.loads(json.dumps(asdict(self)))
+        content["checksum"] = checksum(content)
+        _write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> RunConfig:
@@ -91,7 +94,7 @@ class RunConfig:
         if not path.is_file():
             raise InputError(f"{folder} is not a run folder: it has no {CONFIG}")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_config(folder)
             if "class_names" in content:
                 version = content.get("versions", {}).get("seewide", "0.1.0")
                 raise InputError(
@@ -107,6 +110,23 @@ class RunConfig:
             raise InputError(f"{path} is not valid: {error}") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} is not a run's configuration: {error}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a run's `config.json`, after its checksum was compared, if it has one.
+
+    Raises:
+        InputError: another checksum.
+        OSError, ValueError, RecursionError: the file cannot be read.
+    """
+    content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    written = content.pop("checksum", None) if isinstance(content, dict) else None
+    if written is not None and written != checksum(content):
+        raise InputError(
+            "its content does not match its checksum: the file is damaged, or was edited (then "
+            'remove its line "checksum")'
+        )
+    return content
 
 
 @dataclass(frozen=True)
@@ -246,15 +266,6 @@ def save_metrics(folder: Path, history: list[dict[str, float]]) -> None:
     _write_text(folder / METRICS, "".join(f"{json_line(row)}\n" for row in history))
 
 
-def json_line(row: Mapping[str, Any]) -> str:
-    """A row as JSON that any parser reads: NaN and infinities become null."""
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }
-    return json.dumps(finite, allow_nan=False)
-
-
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write `last.pt` with its checksum; the one before becomes `previous.pt`."""
     last = folder / LAST
@@ -281,6 +292,18 @@ def save_tensors(path: Path, state: Mapping[str, Any]) -> None:
     _write_bytes(path, buffer.getbuffer())
 
 
+def read_state(path: Path) -> dict[str, Any]:
+    """The content of `last.pt` or `previous.pt`, after its checksum was compared.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    state = dict(read_state_dict(path))
+    if state.pop("checksum", None) != checksum(state):
+        raise InputError(f"{path} is damaged: its content does not match its checksum")
+    return state
+
+
 def load_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
     """The state to resume from, on the CPU, and a sentence if it is not the last one.
 
@@ -295,9 +318,7 @@ def load_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
         if not path.exists():
             continue
         try:
-            state = dict(read_state_dict(path))
-            if state.pop("checksum", None) != checksum(state):
-                raise InputError(f"{path} is damaged: its content does not match its checksum")
+            state = read_state(path)
         except InputError as error:
             problems.append(str(error))
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ from rich.table import Table
 from seewide.console import make_table
 from seewide.errors import InputError
 from seewide.tasks import Score, get_task
-from seewide.train.checkpoint import CONFIG, METRICS
-from seewide.train.log import duration, read_json_lines, speed
+from seewide.train.checkpoint import CONFIG, METRICS, read_config
+from seewide.train.lines import read_json_lines
+from seewide.train.log import duration, speed
 
 Row = dict[str, float]
 
@@ -66,7 +66,7 @@ def read_run(folder: Path) -> RunRecord:
     """The record of a run folder; what is damaged becomes the record's `problem`."""
     facts, problems = {"name": folder.resolve().name, "folder": folder}, []
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_config(folder)
         recipe, runtime = config["recipe"], config["runtime"]
         get_task(recipe["task"])
         facts |= {
@@ -78,6 +78,8 @@ def read_run(folder: Path) -> RunRecord:
             "epochs": int(recipe["epochs"]),
             "sparse": recipe.get("sparsity", 0) > 0,
         }
+    except InputError as error:
+        problems.append(f"{CONFIG}: {error}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problems.append(f"{CONFIG} is damaged: {type(error).__name__}, {error}")
     rows, damaged = read_json_lines(folder / METRICS)

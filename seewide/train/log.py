@@ -7,7 +7,6 @@ curves.png         loss, score, learning rate and gradient norm of every epoch
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -21,7 +20,7 @@ from rich.console import Console
 
 from seewide.errors import InputError, require, write_atomically
 from seewide.tasks import Score
-from seewide.train.checkpoint import json_line
+from seewide.train.lines import json_line, read_json_lines
 
 STEPS, TENSORBOARD = "steps.jsonl", "tensorboard"
 WINDOW = 20  # optimizer steps that the speed is a mean of
@@ -71,8 +70,8 @@ class ProgressLogger:
         total: optimizer steps of the whole run.
         batch_size: samples of a step, all processes together.
         unit: what the samples are.
-        done: steps before the first one here. Lines that a killed run logged beyond them are
-            removed.
+        done: steps before the first one here. Lines that a killed run logged beyond them, and
+            damaged lines, are removed.
         every: steps from one line of `steps.jsonl` to the next.
         device: whose memory is reported.
         tensorboard: whether to log to TensorBoard too.
@@ -104,9 +103,9 @@ class ProgressLogger:
         self._done_at_start, self._start = done, clock()
         self._last_line = self._start
         self._times = deque([self._start], maxlen=WINDOW + 1)
-        lines = read_json_lines(folder / STEPS)[0]
+        lines = read_json_lines(folder / STEPS, keep_going=True)[0]
         valid = [line for line in lines if line.get("step", done + 1) <= done]
-        text = "".join(json.dumps(line) + "\n" for line in valid)
+        text = "".join(f"{json_line(line)}\n" for line in valid)
         write_atomically(folder / STEPS, lambda scratch: scratch.write_text(text))
 
     def step(
@@ -187,25 +186,6 @@ class ProgressLogger:
             markup=False,
             soft_wrap=True,
         )
-
-
-def read_json_lines(path: Path) -> tuple[list[dict], int | None]:
-    """The rows of a file of JSON lines, and the number of the first damaged one, if any.
-
-    Lines after a damaged one do not count: it is what a kill or a full disk has left.
-    """
-    rows: list[dict] = []
-    if not path.is_file():
-        return rows, None
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return rows, number
-        if not isinstance(row, dict):
-            return rows, number
-        rows.append(row)
-    return rows, None
 
 
 def duration(seconds: float) -> str:

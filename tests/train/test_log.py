@@ -14,12 +14,12 @@ from rich.console import Console
 from seewide import InputError
 from seewide.tasks import Score
 from seewide.train import log
+from seewide.train.lines import json_line, read_json_lines
 from seewide.train.log import (
     ProgressLogger,
     draw_run,
     duration,
     peak_memory,
-    read_json_lines,
     speed,
 )
 
@@ -143,6 +143,18 @@ def test_lines_up_to_the_damage(tmp_path):
     for damage in ('{"epoch": 3', "3", "\x00\x00"):
         path.write_text('{"epoch": 1}\n' + damage + '\n{"epoch": 4}\n')
         assert read_json_lines(path) == ([{"epoch": 1}], 2)
+
+
+def test_a_changed_character_of_a_line_is_noticed(tmp_path):
+    path, rows = tmp_path / "metrics.jsonl", [{"epoch": n, "loss": n / 7} for n in (1, 2, 3)]
+    path.write_text("".join(f"{json_line(row)}\n" for row in rows))
+    assert read_json_lines(path) == (rows, None)
+    content = path.read_text()
+    path.write_text(content.replace(str(2 / 7), str(2 / 7).replace("2", "3", 1)))
+    assert read_json_lines(path) == (rows[:1], 2)
+    assert read_json_lines(path, keep_going=True) == ([rows[0], rows[2]], 2)
+    path.write_text(content.replace('"crc"', '"crb"', 1))
+    assert read_json_lines(path) == ([], 1)
 
 
 def test_memory_is_counted_in_bytes():

@@ -120,6 +120,13 @@ def test_killed_in_the_first_epoch_begins_again(tmp_path, images, small, quiet, 
     assert_same_bits(load_state(run)[0]["model"], load_state(unbroken)[0]["model"])
 
 
+def edit(config: Path, old: str = "", new: str = "") -> None:
+    """Edit `config.json` as a user may: without its checksum."""
+    content = json.loads(config.read_text().replace(old, new) if old else config.read_text())
+    del content["checksum"]
+    config.write_text(json.dumps(content))
+
+
 def test_a_finished_run_stays_as_it_is(unbroken, quiet):
     before = (unbroken / "last.pt").read_bytes()
     resume(unbroken, console=quiet)
@@ -129,6 +136,9 @@ def test_a_finished_run_stays_as_it_is(unbroken, quiet):
 def test_changed_images_are_noticed(unbroken, quiet):
     config = unbroken / "config.json"
     config.write_text(config.read_text().replace('"val": 6', '"val": 7'))
+    with pytest.raises(InputError, match=r"does not match its checksum.* remove its line"):
+        resume(unbroken, console=quiet)
+    edit(config)
     with pytest.raises(InputError, match="has changed since the run began"):
         resume(unbroken, console=quiet)
 
@@ -168,7 +178,7 @@ def test_relabelled_images_are_noticed(tmp_path, finished, quiet):
     """The numbers of images and classes agree, and still it is other data."""
     folder = Path(shutil.copytree(finished, tmp_path / "copy"))
     config = folder / "run" / "config.json"
-    config.write_text(config.read_text().replace(str(finished), str(folder)))
+    edit(config, str(finished), str(folder))
     resume(folder / "run", console=quiet)
     one, other = (folder / "images" / name for name in ("blue/0.jpg", "red/0.jpg"))
     content = one.read_bytes()
