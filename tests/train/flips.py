@@ -180,6 +180,8 @@ def main() -> int:
                                        .generate_state(1)[0]))  # fmt: skip
             answer = try_flip(run, Path(scratch) / "copy", chance)
             counts[answer.file, answer.answer] += 1
+            if counts.total() % 50 == 0:
+                print(f"{counts.total()} flips, {failed} failed", file=sys.stderr, flush=True)
             if answer.answer not in ANSWERS:
                 failed += 1
                 print(f"FAILED: {answer}\n  python tests/train/flips.py "
