@@ -34,9 +34,17 @@ from seewide.train.compare import read_run
 QUIET = Console(quiet=True)
 HARMLESS, NOTICED = "harmless", "noticed"
 ANSWERS = (HARMLESS, NOTICED)
-RECIPE = tiny.change(tiny.SMALL, batch_size=2, device_batch=0, epochs=3, ema_decay=0.0)
-# What resuming never reads; it is tried on one flip of these in ten.
-UNREAD_BY_RESUME = (".safetensors", ".png", ".lock")
+RECIPE = tiny.change(
+    tiny.SMALL,
+    batch_size=2,
+    device_batch=0,
+    epochs=3,
+    ema_decay=0.0,
+    optimizer="sgd",
+    model_options={"kernel_sizes": [3, 3, 3, 3]},
+)  # few tensors: reading the checkpoints takes most of the time
+# What resuming does not read while `last.pt` is intact; it is tried on one flip of these in ten.
+UNREAD_BY_RESUME = (".safetensors", ".png", ".lock", "previous.pt")
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ def try_flip(run: Path, scratch: Path, chance: random.Random) -> Answer:
     expected = torch.load(run.parent / "expected.pt", weights_only=True)
     try:
         damaged = [report for report in check(folder) if report.verdict == DAMAGED]
-        resumed = file.suffix not in UNREAD_BY_RESUME or chance.random() < 0.1
+        resumed = not file.name.endswith(UNREAD_BY_RESUME) or chance.random() < 0.1
         found = results(folder, resumed)
     except Exception as error:  # any other exception is a finding
         return Answer(name, bit, "traceback", f"{type(error).__name__}: {error}")
