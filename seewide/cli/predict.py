@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ examples:
   seewide predict runs/unireplknet_a-flowers/unireplknet_a.onnx rose.jpg
   seewide predict runs/unireplknet_a-flowers photos --out predictions.csv
   seewide predict runs/lsnet_t-bccd images --draw drawn --files found --format yolo
+  seewide predict runs/unireplknet_a-shapes desk.png --text "the left cup" --draw drawn
   find photos -newer list.txt | seewide predict runs/unireplknet_a-flowers - --out new.json
 """
 
@@ -34,6 +35,7 @@ examples:
 def arguments(parser: Parser) -> None:
     parser.share("target")
     parser.add("inputs", "Files, folders, patterns, or `-`.", metavar="INPUT", nargs="+")
+    parser.add("--text", "What to look for, for models of referring segmentation.", str, "")
     parser.add("--out", "Also write the predictions to FILE.json or FILE.csv.", Path, None, "FILE")
     parser.add("--draw", "Also draw each sample with its prediction.", Path, None, "DIR")
     parser.add("--files", "Also write them in a format of other tools.", Path, None, "DIR")
@@ -48,13 +50,13 @@ def run(arguments: Namespace) -> int:
     out = arguments.out
     if out is not None and out.suffix not in (".json", ".csv"):
         raise InputError(f"--out must end in .json or .csv, got {out}")
-    paths = list(dict.fromkeys(find_files(arguments.inputs)))
     predictor = Predictor(arguments.target, task=arguments.task, device=arguments.device)
     task = predictor.task
     format = _format(task, arguments)
+    paths = list(dict.fromkeys(find_files(arguments.inputs, predictor.task.is_input)))
     found, unreadable = [], []
     for path in paths:
-        for number, prediction in enumerate(predictor(path)):
+        for number, prediction in enumerate(predictor(path, arguments.text)):
             if prediction.error is not None:
                 unreadable.append(prediction.error)
                 continue
@@ -92,19 +94,28 @@ def run(arguments: Namespace) -> int:
     return 2 if unreadable else 0
 
 
-def find_files(inputs: Iterable[str]) -> Iterator[Path]:
+def find_files(
+    inputs: Iterable[str], is_input: Callable[[Path], bool] = lambda folder: False
+) -> Iterator[Path]:
     """The files that the inputs name; hidden files in folders are left out.
+
+    Args:
+        is_input: whether a folder is an input itself, see `Task.is_input`.
 
     Raises:
         InputError: no such file, or a folder or pattern without files.
     """
     for word in inputs:
         if word == "-":
-            yield from find_files(line for line in sys.stdin.read().splitlines() if line)
+            lines = (line for line in sys.stdin.read().splitlines() if line)
+            yield from find_files(lines, is_input)
             continue
         path = Path(word)
-        if path.is_dir():
-            files = sorted(f for f in path.rglob("[!.]*") if f.is_file())
+        if path.is_dir() and is_input(path):
+            files = [path]
+        elif path.is_dir():
+            inner = sorted(d for d in path.rglob("[!.]*") if d.is_dir() and is_input(d))
+            files = inner or sorted(f for f in path.rglob("[!.]*") if f.is_file())
         elif path.exists() or not glob.has_magic(word):
             files = [path]
         else:

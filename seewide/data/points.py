@@ -176,11 +176,26 @@ def describe_points(data: str) -> str | None:
         return "arrays of point clouds"
     if list(folder.glob("*.h5")):
         return "HDF5 files of point clouds"
-    classes = [
-        entry for entry in _entries(folder)
-        if any(next(entry.glob(f"**/*{suffix}"), None) for suffix in SUFFIXES)
-    ]  # fmt: skip
+    classes = [entry for entry in _entries(folder) if any(map(_holds_clouds, _levels(entry)))]
     return f"{len(classes)} folders of point clouds" if len(classes) > 1 else None
+
+
+def _levels(folder: Path) -> list[Path]:
+    """The folder and those in it, as the classes of a split."""
+    return [folder, *_entries(folder)]
+
+
+def _holds_clouds(folder: Path) -> bool:
+    """Whether the first file of a known kind is a cloud; text could be anything else too."""
+    first = next(iter(_files(folder)), None)
+    if first is None or first.suffix.lower() != ".txt":
+        return first is not None
+    with open(first, errors="replace") as file:
+        cells = file.readline().replace(",", " ").split()
+    try:
+        return len([float(cell) for cell in cells]) >= 3
+    except ValueError:
+        return False
 
 
 def open_points(data: str | Path) -> CloudData:

@@ -130,16 +130,18 @@ class ReferringSegmenter(nn.Module):
     """Image and words -> logits of the mask.
 
     Features of three strides of an image network are brought to the middle one and C channels,
-    fused with the words, refined, and enlarged to the image.
+    fused with the words, refined, and enlarged to the image; features of the lowest stride make the
+    outline sharper on the way.
 
     Args:
-        backbone: a timm network made with `features_only=True`; its last three maps are used.
+        backbone: a timm network made with `features_only=True`; its last three maps are fused.
         words: size of the vocabulary, padding (0) included.
         channels: C.
         word_dim: D.
         fusion: "asymmetric", "product" or "acm", see `Fusion`.
         kernel_size: of the asymmetric fusion.
         positions: give the map two channels of coordinates, since words name places.
+        outline: use the first map of the backbone too, if it has a fourth one.
 
     Shape: (N, 3, H, W), ids (N, L), mask (N, L) -> (N, 1, H, W)
     """
@@ -153,20 +155,22 @@ class ReferringSegmenter(nn.Module):
         fusion: str = "asymmetric",
         kernel_size: int = 0,
         positions: bool = True,
+        outline: bool = True,
     ):
         super().__init__()
         self.backbone = backbone
-        widths = backbone.feature_info.channels()[-3:]
+        every = backbone.feature_info.channels()
+        widths = every[-3:]
         self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
         self.text = WordEncoder(words, word_dim)
         extra = 2 if positions else 0
         self.positions = positions
         self.mix = nn.Sequential(*_conv_bn_relu(channels + extra, channels, 3))
         self.fusion = Fusion(channels, word_dim, fusion, kernel_size)
+        self.outline = nn.Conv2d(every[-4], channels, 1) if outline and len(every) > 3 else None
+        self.locate = nn.Sequential(*_conv_bn_relu(channels, channels, 3))
         self.refine = nn.Sequential(
-            *_conv_bn_relu(channels, channels, 3),
-            *_conv_bn_relu(channels, channels, 3),
-            nn.Conv2d(channels, 1, 1),
+            *_conv_bn_relu(channels, channels, 3), nn.Conv2d(channels, 1, 1)
         )
 
     def forward(
@@ -176,8 +180,8 @@ class ReferringSegmenter(nn.Module):
         if words_NL is None:
             words_NL = torch.zeros(len(image), 1, dtype=torch.long, device=image.device)
         mask = words_NL != 0 if mask_NL is None else mask_NL
-        maps = self.backbone(image)[-3:]
-        size = maps[1].shape[2:]
+        *lower, first, middle, last = self.backbone(image)
+        maps, size = (first, middle, last), middle.shape[2:]
         parts = [
             F.interpolate(conv(x), size=size, mode="bilinear", align_corners=False)
             for conv, x in zip(self.lateral, maps, strict=True)
@@ -189,6 +193,11 @@ class ReferringSegmenter(nn.Module):
             grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
             x = torch.cat([x, grid.expand(len(x), -1, -1, -1)], 1)
         x = self.fusion(self.mix(x), self.text(words_NL, mask), mask)
+        x = self.locate(x)
+        if self.outline is not None:
+            fine = self.outline(lower[-1])
+            x = F.interpolate(x, size=fine.shape[2:], mode="bilinear", align_corners=False)
+            x = F.relu(x + fine)
         logits = self.refine(x)
         return F.interpolate(logits, size=image.shape[2:], mode="bilinear", align_corners=False)
 

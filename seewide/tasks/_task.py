@@ -155,6 +155,7 @@ class Task(Generic[O]):
         preferred_to: tasks that recognize this task's data too, as what it is not in the first
             place: frames of videos are images.
         file_formats: that `write_files` knows; `seewide predict --files` takes the first of them.
+        needs_text: whether `read` takes `text` too: what to look for in the file.
     """
 
     name: ClassVar[str]
@@ -165,6 +166,7 @@ class Task(Generic[O]):
     default_recipe: ClassVar[str] = "small_folder"
     preferred_to: ClassVar[tuple[str, ...]] = ()
     file_formats: ClassVar[tuple[str, ...]] = ()
+    needs_text: ClassVar[bool] = False
 
     def __init__(self, options: O | None = None) -> None:
         self.options: O = self.Options() if options is None else options
@@ -225,6 +227,16 @@ class Task(Generic[O]):
     def published_preprocess(self, backbone: nn.Module) -> dict[str, Any]:
         """How published weights were evaluated."""
         return self.preprocess(backbone)
+
+    def measure(self, sample: Sample) -> dict[str, float]:
+        """Numbers that describe a sample as it was read, for `seewide inspect`."""
+        if "image" not in sample:
+            return {}
+        return {"width, pixels": sample["image"].width, "height, pixels": sample["image"].height}
+
+    def overview(self, splits: DataSplits) -> list[ResultTable]:
+        """Tables that describe the data beyond single samples, for `seewide inspect`."""
+        return []
 
     def preprocess(self, backbone: nn.Module) -> dict[str, Any]:
         """Evaluation preprocessing as JSON values; it travels with the weights.
@@ -287,6 +299,11 @@ class Task(Generic[O]):
     def figures(self, metric: Metric, facts: Facts) -> dict[str, Callable[[Path], Path]]:
         """Figures of an evaluation: file name -> function that draws into a path."""
         return {}
+
+    def is_input(self, folder: Path) -> bool:
+        """Whether `read` takes this folder itself, such as the frames of a video, and not the
+        files in it."""
+        return False
 
     def read(self, path: Path) -> Iterable[Sample]:
         """The samples of a file that a user wants a prediction of.

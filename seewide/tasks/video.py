@@ -17,7 +17,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from seewide.data.frames import Video as StoredVideo
-from seewide.data.frames import open_video
+from seewide.data.frames import holds_frames, open_video
 from seewide.data.samples import Samples
 from seewide.data.video import describe_video, open_videos
 from seewide.data.video_transform import ClipTransform
@@ -137,6 +137,12 @@ class Video(Task[VideoOptions]):
             raise InputError(f"{data} has no third part to test on; task.part=val judges by val")
         return found.test, "the test videos"
 
+    def measure(self, sample: Sample) -> dict[str, float]:
+        video = sample["video"]
+        video.verify()
+        _, height, width, _ = video.read([0]).shape
+        return {"frames": video.count(), "width, pixels": width, "height, pixels": height}
+
     def preprocess(self, backbone: nn.Module) -> dict[str, Any]:
         own = Preprocess.of(backbone)
         return {"mean": list(own.mean), "std": list(own.std)}
@@ -220,6 +226,9 @@ class Video(Task[VideoOptions]):
 
         names = facts["class_names"]
         return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}
+
+    def is_input(self, folder: Path) -> bool:
+        return holds_frames(folder)
 
     def read(self, path: Path) -> Iterable[Sample]:
         yield {"video": open_video(path), "label": 0}

@@ -47,11 +47,22 @@ class Predictor:
             model = fuse(model)
         self.model = model.to(self.device)
 
-    def __call__(self, path: str | Path) -> Iterator[Prediction]:
-        """A prediction for each sample of a file; if it cannot be read, one with an error."""
+    def __call__(self, path: str | Path, text: str = "") -> Iterator[Prediction]:
+        """A prediction for each sample of a file; if it cannot be read, one with an error.
+
+        Args:
+            text: what to look for, for tasks that need it (`Task.needs_text`).
+
+        Raises:
+            InputError: a text for a task that takes none, or none for one that needs it.
+        """
+        if bool(text) != self.task.needs_text:
+            wanted = "needs a text" if self.task.needs_text else "takes no text"
+            raise InputError(f"the task {self.task.name} {wanted} beside the file, got {text!r}")
         path = Path(path)
+        more = {"text": text} if text else {}
         try:
-            for sample in self.task.read(path):
+            for sample in self.task.read(path, **more):
                 yield Prediction(path, sample, self.describe(sample))
         except InputError as error:
             yield Prediction(path, error=str(error))
