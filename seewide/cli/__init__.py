@@ -22,6 +22,7 @@ from seewide.console import complain
 from seewide.errors import InputError, unknown
 
 COMMANDS = {
+    "inspect": "Tell what data there is, before any training.",
     "train": "Train a model into a run folder.",
     "eval": "Evaluate a run, or a model with published weights, before and after fusing.",
     "predict": "Apply a trained model to files.",

@@ -146,9 +146,13 @@ def _flag(name: str) -> str:
 def _guess(data: str) -> str:
     """The task that data is for; where none recognizes it, the one whose refusal says most."""
     from seewide.tasks import get_task, guess_task, task_names
+    from seewide.train.processes import launched_rank
 
     if any(get_task(name).recognize(data) for name in task_names()):
-        return guess_task(data)[0]
+        name, words = guess_task(data)
+        if not launched_rank():
+            say(f"{data}: {words}, so the task is {name}")
+        return name
     return "classification"
 
 

@@ -132,6 +132,14 @@ class Audio(Task[AudioOptions]):
                 )
         return found.val, found.held_out
 
+    def measure(self, sample: Sample) -> dict[str, float]:
+        waveform, rate = sample["waveform"], sample["sample_rate"]
+        values = {"seconds": len(waveform) / rate, "sample rate, Hz": rate}
+        values["peak"] = float(np.abs(waveform).max())
+        if np.ndim(sample["label"]):
+            values["labels"] = float(np.sum(sample["label"]))
+        return values
+
     def backbone_options(self, facts: Facts) -> dict[str, Any]:
         return {"in_chans": 1, "num_classes": len(facts["class_names"])}
 

@@ -119,6 +119,15 @@ class Detection(Task[DetectionOptions]):
     def announce(self, backbone: nn.Module) -> dict[str, Any]:
         return {"system": self.options.system, **getattr(self, "found", {})}
 
+    def measure(self, sample: Sample) -> dict[str, float]:
+        """Size of the image, number of boxes, and the side of a square as large as the median."""
+        boxes = sample["boxes"]
+        values = {**super().measure(sample), "boxes": len(boxes)}
+        if len(boxes):
+            areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+            values["box, pixels (root of the median area)"] = float(np.median(areas)) ** 0.5
+        return values
+
     def preprocess(self, backbone: nn.Module) -> dict[str, Any]:
         own = Preprocess.of(backbone)
         return {

@@ -138,6 +138,29 @@ class Forecasting(Task[ForecastingOptions]):
         mean, std = (np.array(facts[key], np.float32) for key in ("mean", "std"))
         return (table.values_TM - mean) / std, time_marks(table.times), facts
 
+    def overview(self, splits: DataSplits) -> list[ResultTable]:
+        """Range and gaps of every column, and the rows of each part."""
+        options = self.options
+        found = open_series(splits.name, options.val_share, options.test_share)
+        table, (train_end, val_end, test_end) = found.table, found.borders
+        columns = [
+            (name, *(f"{value:.4g}" for value in (v.min(), v.mean(), v.max())), f"{100 * gap:.2f}")
+            for name, v, gap in zip(
+                table.columns, table.values_TM.T, table.missing_TM.mean(0), strict=True
+            )
+        ]
+        ends = (0, train_end, val_end, test_end)
+        rows = [
+            (part, last - first, str(table.times[first]), str(table.times[last - 1]))
+            for part, first, last in zip(("train", "val", "test"), ends, ends[1:], strict=False)
+            if last > first
+        ]
+        step = f"Rows, {table.step} apart"
+        return [
+            ResultTable("Columns", ("column", "smallest", "mean", "largest", "gaps %"), columns),
+            ResultTable(step, ("part", "rows", "from", "to"), rows),
+        ]
+
     def backbone_options(self, facts: Facts) -> dict[str, Any]:
         return {"in_chans": 1, "num_classes": 0}
 

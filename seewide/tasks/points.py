@@ -98,6 +98,11 @@ class Points(Task[PointsOptions]):
             raise InputError(f"the classes of {data} are not those that the model was trained for")
         return splits.val, splits.held_out
 
+    def measure(self, sample: Sample) -> dict[str, float]:
+        points = np.asarray(sample["points"], np.float64)
+        radius = np.linalg.norm(points - points.mean(0), axis=1).max()
+        return {"points": len(points), "radius": float(radius)}
+
     def backbone_options(self, facts: Facts) -> dict[str, Any]:
         return {"num_classes": 0}
 

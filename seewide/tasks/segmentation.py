@@ -114,6 +114,10 @@ class Segmentation(Task[SegmentationOptions]):
     def announce(self, backbone: nn.Module) -> dict[str, Any]:
         return {"system": self.options.system}
 
+    def measure(self, sample: Sample) -> dict[str, float]:
+        classes = np.unique(np.asarray(sample["mask"]))
+        return {**super().measure(sample), "classes in an image": int((classes != IGNORE).sum())}
+
     def preprocess(self, backbone: nn.Module) -> dict[str, Any]:
         own = Preprocess.of(backbone)
         return {
