@@ -246,6 +246,9 @@ class Referring(Task[ReferringOptions]):
             "mask": {"size": list(mask.shape), "counts": run_lengths(mask)},
         }
 
+    def summary(self, description: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in description.items() if key != "mask"}
+
     def draw(self, sample: Sample, description: dict[str, Any]) -> Figure:
         """The image with the mask laid over it and the expression as its title."""
         from matplotlib.figure import Figure
