@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 TIMM_SDIST = .cache/timm
 
-.PHONY: demo check test test-slow test-wheel test-oldest mutations fuzz test-timm bench bench-full bench-gpu docs clean
+.PHONY: demo check test test-slow test-wheel test-oldest mutations fuzz test-timm bench bench-full bench-gpu docs generate clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -22,9 +22,10 @@ $(READY): pyproject.toml
 demo: $(READY)  ## train, fuse, export and explain a large-kernel network; see demo/report.html
 	$(BIN)/python examples/demo.py
 
-check: $(READY)  ## style, lint and language
+check: $(READY)  ## style, lint, types and language
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_language.py tests/test_architecture.py
 
 test: $(READY)  ## the tests (20 minutes on two cores)
@@ -71,7 +72,11 @@ bench-full: $(READY)  ## all of it (an hour); writes benchmarks/results and docs
 bench-gpu: $(READY)  ## every figure of the GPU kernels, on a CUDA device, in ten minutes; writes benchmarks/results
 	$(BIN)/python -m benchmarks.gpu
 
-docs: $(READY)  ## the generated pages of docs/
+docs: $(READY)  ## the documentation as a web site, in site/
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --quiet --strict
+
+generate: $(READY)  ## the generated tables and figures in docs/
 	$(BIN)/python docs/generate.py
 
 clean:

@@ -1,4 +1,4 @@
-"""Draws the block of every family as docs/figures/block-<family>.svg: `make docs`.
+"""Draws the block of every family as docs/figures/block-<family>.svg: `make generate`.
 
 A block is a column of rows, from input to output. A row is a box, or boxes side by side whose
 results are added; `skip` lists the residual connections as (before this row, after this row).

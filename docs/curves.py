@@ -1,4 +1,4 @@
-"""The curves of the documentation: `make docs`.
+"""The curves of the documentation: `make generate`.
 
 Two figures of PeLK (arXiv 2403.07589), from our own networks, with their values as CSV.
 Figure 5: the multiply-adds by kind of layer. Figure 6: parameters against the kernel size of all

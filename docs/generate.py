@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/: `make docs`, or `python docs/generate.py`.
+"""Writes the generated parts of docs/: `make generate`, or `python docs/generate.py`.
 
 The tables of docs/models, between markers, from the models themselves and paper_figures.csv; the
 table of docs/recipes.md from the recipes; the blocks (blocks.py); the split and the growth of

@@ -1,4 +1,4 @@
-"""Tables of the papers that take networks apart, ours beside theirs: `make docs`.
+"""Tables of the papers that take networks apart, ours beside theirs: `make generate`.
 
 UniRepLKNet's ablations (arXiv 2311.15599, Tables 1 to 4; in 2410.08049 Tables 3a to 3d), the parts
 of UniConvNet (arXiv 2508.09000, Table 8), and PeLK's split of the work (arXiv 2403.07589, Figure

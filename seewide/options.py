@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from seewide.errors import InputError, unknown
 
@@ -147,14 +147,14 @@ def replace(options: T, changes: Mapping[str, Any]) -> T:
         InputError: as `parse` and `check`.
     """
     kind = type(options)
-    return dataclasses.replace(
+    return dataclasses.replace(  # type: ignore[type-var]  # typeshed has no bound for it
         options, **{name: parse(kind, name, value) for name, value in changes.items()}
     )
 
 
 def difference(old: T, new: T, *, ignore_changeable: bool = False) -> tuple[str, Any, Any] | None:
     """The first field in which two instances differ, with both values; None if they agree."""
-    for field in dataclasses.fields(old):
+    for field in dataclasses.fields(cast(Any, old)):
         if ignore_changeable and field.metadata.get("may_change"):
             continue
         pair = getattr(old, field.name), getattr(new, field.name)

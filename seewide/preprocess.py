@@ -77,6 +77,10 @@ class Preprocess:
 
     def transform(self) -> Callable[[Image.Image], Tensor]:
         """RGB PIL image -> (3, image_size, image_size), float32, normalized."""
+        return self._steps()
+
+    def _steps(self) -> Any:
+        """torchvision's `Compose`."""
         return create_transform(
             input_size=self.image_size,
             is_training=False,
@@ -89,15 +93,14 @@ class Preprocess:
 
     def crop(self, image: Image.Image) -> Image.Image:
         """The first part of `transform`: a PIL image of image_size x image_size pixels."""
-        for step in self.transform().transforms[:-2]:
+        for step in self._steps().transforms[:-2]:
             image = step(image)
         return image
 
     def normalize(self, image: Image.Image) -> Tensor:
         """The second part of `transform`, for an RGB image of any size: (3, H, W)."""
-        for step in self.transform().transforms[-2:]:
-            image = step(image)
-        return image
+        to_tensor, normalize = self._steps().transforms[-2:]
+        return normalize(to_tensor(image))
 
     def example(self, count: int = 1) -> Tensor:
         """Zeros of the shape of a batch: (count, 3, image_size, image_size)."""

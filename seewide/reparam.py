@@ -16,6 +16,7 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -97,7 +98,8 @@ def fold_parallel(branches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor
     """Kernel and bias of a sum of convolutions, given (undilated kernel, bias) of each."""
     size = (max(w.shape[2] for w, _ in branches), max(w.shape[3] for w, _ in branches))
     kernels, biases = zip(*branches, strict=True)
-    return sum(center_pad(kernel, size) for kernel in kernels), sum(biases)
+    padded = [center_pad(kernel, size) for kernel in kernels]
+    return reduce(torch.add, padded), reduce(torch.add, biases)
 
 
 @dataclass(frozen=True)
@@ -176,10 +178,10 @@ def fuse_checked(model: nn.Module, example: Any = None) -> tuple[nn.Module, Fusi
             _check_fold(after.get_submodule(name), name.partition(".")[2], args, kwargs)
         _fold_all(after)
         moved = None if meta else max(_moved(before, after, *probe) for probe in probes)
-    count = [sum(p.numel() for p in net.parameters()) for net in (before, after)]
+    was, now = (sum(p.numel() for p in net.parameters()) for net in (before, after))
     reached = {name.partition(".")[2] for name in inputs}
     unchecked = tuple(name for name in names if name not in reached and not meta)
-    report = Fusion(*count, moved, tuple(names), unchecked, lost)
+    report = Fusion(was, now, moved, tuple(names), unchecked, lost)
     return after[0], report
 
 
@@ -224,6 +226,7 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
         for module in model.modules():
             if (
                 isinstance(module, nn.modules.batchnorm._BatchNorm)
+                and module.running_mean is not None
                 and module.running_var is not None
             ):
                 module.running_mean.copy_(0.2 * normal(module.running_mean))
@@ -235,12 +238,11 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel, DataParallel and torch.compile."""
     wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     while True:
-        if isinstance(model, wrappers):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        else:
+        name = "module" if isinstance(model, wrappers) else "_orig_mod"
+        inner = getattr(model, name, None)
+        if not isinstance(inner, nn.Module):
             return model
+        model = inner
 
 
 def _method(module: nn.Module) -> str | None:
@@ -270,7 +272,7 @@ def _foldable(model: nn.Module, name: str = "") -> list[str]:
 def _fold(module: nn.Module) -> nn.Module:
     """The module that replaces one that fuses, and everything inside it fused."""
     method = _method(module)
-    result = getattr(module, method)()
+    result = getattr(module, str(method))()
     fused = result if method == "fuse" and isinstance(result, nn.Module) else module
     _fold_all(fused)
     return fused.eval()

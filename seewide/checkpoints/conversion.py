@@ -109,7 +109,7 @@ def convert(
         state = authors_state_dict(found)
         buffer = io.BytesIO()
         torch.save({"model": state}, buffer)
-        content = buffer.getbuffer()
+        content = buffer.getvalue()
     write_atomically(target, lambda scratch: scratch.write_bytes(content))
     return Conversion(target, to, len(state), provenance)
 

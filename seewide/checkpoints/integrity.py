@@ -165,7 +165,7 @@ def _feed(digest: Any, content: Any, parents: tuple[int, ...]) -> None:
         tensor = content.detach().cpu().contiguous()
         digest.update(f"tensor {tensor.dtype} {tuple(tensor.shape)};".encode())
         if tensor.numel():
-            digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return
     if id(content) in parents:
         raise InputError("no checksum: the content contains itself")

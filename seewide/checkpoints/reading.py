@@ -17,7 +17,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -189,12 +189,12 @@ class _Dtype:
             self.order = state[1]
 
 
-def _numpy_scalar(dtype: object = None, data: object = None) -> object:
+def _numpy_scalar(dtype: object = None, data: Any = None) -> object:
     """A numpy scalar as the Python number (text, date) that it is."""
     if not isinstance(dtype, _Dtype) or dtype.name[:1] not in "biufcUSmM":
         return _Stands()
     raw = data.encode("latin1") if isinstance(data, str) else data
-    return np.frombuffer(raw, np.dtype(dtype.name).newbyteorder(dtype.order))[0].item()
+    return np.frombuffer(raw, np.dtype(dtype.name).newbyteorder(cast(Any, dtype.order)))[0].item()
 
 
 def _plain_dict(*args: object) -> dict:

@@ -125,7 +125,9 @@ def export_model(
 
     def write(scratch: Path) -> None:
         if format == "safetensors":
-            run = weights.write(prepared, scratch, fuse(copy.deepcopy(model).cpu(), example.cpu()))
+            run: Runner | None = weights.write(
+                prepared, scratch, fuse(copy.deepcopy(model).cpu(), example.cpu())
+            )
         else:
             run = _WRITERS[format](prepared, scratch)
         if run is not None:

@@ -156,10 +156,10 @@ def _models(
             plain = Path(scratch) / "plain.onnx"
             export_model(model, plain, "onnx", example, facts)
             try:
-                report = quantize(plain, folder / "model.int8.onnx", calibration, images, classes)
-                text = f"{100 * report.agreement:.1f}% of {report.images} answers as in float32"
-                if report.accuracy is not None:
-                    before, after = (100 * value for value in report.accuracy)
+                int8 = quantize(plain, folder / "model.int8.onnx", calibration, images, classes)
+                text = f"{100 * int8.agreement:.1f}% of {int8.images} answers as in float32"
+                if int8.accuracy is not None:
+                    before, after = (100 * value for value in int8.accuracy)
                     text += f"; accuracy {before:.1f}% in float32, {after:.1f}% in int8"
                 row("model.int8.onnx", text)
             except InputError as error:

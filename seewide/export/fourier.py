@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +111,13 @@ class FourierDepthwise(nn.Module):
             self.register_buffer(name, value.to(weight.dtype))
         self.bias = None if bias is None else nn.Parameter(bias.detach()[:, None, None].clone())
 
+    columns: Tensor
+    rows: Tensor
+    rows_back: Tensor
+    columns_back: Tensor
+    real: Tensor
+    imaginary: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         re, im = torch.matmul(x, self.columns).chunk(2, dim=3)
         re, im = torch.matmul(self.rows, torch.cat([re, im], 2)).chunk(2, dim=2)
@@ -167,19 +175,19 @@ def rewrite(
     sizes = _map_sizes(model, example)
     kinds: dict[tuple, list[str]] = {}
     for name, size in sizes.items():
-        conv = model.get_submodule(name)
+        conv = cast(nn.Conv2d, model.get_submodule(name))
         kinds.setdefault((conv.out_channels, tuple(conv.kernel_size), size), []).append(name)
     choices = []
     for (channels, kernel, size), names in kinds.items():
         prices: dict[str, float] = {}
         if for_runtime == "auto":
-            prices = _prices(model.get_submodule(names[0]), size, free_size)
+            prices = _prices(cast(nn.Conv2d, model.get_submodule(names[0])), size, free_size)
             form = min(prices, key=prices.__getitem__)
         else:
             form = _rule(for_runtime, max(kernel), free_size)
         for name in names:
             parent, _, key = name.rpartition(".")
-            conv = model.get_submodule(name)
+            conv = cast(nn.Conv2d, model.get_submodule(name))
             setattr(model.get_submodule(parent), key, _MAKE[form](conv, size))
         choices.append(Choice(len(names), channels, kernel, size, form, prices))
     return model, choices

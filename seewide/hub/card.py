@@ -61,8 +61,8 @@ def model_card(
         parts += [f"## {_cell(title)}", _table(columns, rows)]
     if sizes:
         columns = tuple(sizes[0])
-        rows = ([row.get(column, "") for column in columns] for row in sizes)
-        parts += ["## Exported files", _table(columns, rows)]
+        lines = ([row.get(column, "") for column in columns] for row in sizes)
+        parts += ["## Exported files", _table(columns, lines)]
     parts += ["## How to load", _usage(repository)]
     if recipe:
         parts += ["## Recipe", _table(("option", "value"), recipe.items())]

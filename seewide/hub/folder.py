@@ -84,7 +84,7 @@ def save_pretrained(
     content = {
         "architecture": architecture,
         "num_classes": classes,
-        "num_features": int(model.num_features),
+        "num_features": int(getattr(model, "num_features", 0)),
         "label_names": names,
         "pretrained_cfg": {k: v for k, v in pretrained.items() if v is not None},
         **({"model_args": arguments} if arguments else {}),

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,6 @@ def _copy_figures(run: Path, folder: Path) -> list[str]:
     names = []
     for path in (run / CURVES, run / EVAL / CONFUSION):
         if path.is_file():
-            write_atomically(
-                folder / path.name, lambda scratch, p=path: shutil.copyfile(p, scratch)
-            )
+            write_atomically(folder / path.name, partial(shutil.copyfile, path))
             names.append(path.name)
     return names

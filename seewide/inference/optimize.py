@@ -12,7 +12,9 @@ import copy
 import logging
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from timm.models import reparameterize_model
@@ -83,7 +85,7 @@ class OptimizedModel(nn.Module):
         self.report = Optimization()
         self._dtype = dtype
         self._channels_last = channels_last
-        self._programs: dict[tuple, object] = {}
+        self._programs: dict[tuple, Callable[[Tensor], Any]] = {}
         self._constants = Constants(weights(model))
         self._choices = Choices()
         self._counts: dict[str, int] = {}
@@ -190,13 +192,12 @@ def optimize(
         result.report.megabytes = (_megabytes(fused), _megabytes(fused))
         return _finish(result, model, fused, example, steps, dtype)
     fused_in_dtype = fused if dtype is None else copy.deepcopy(fused).to(dtype)
-    best, fastest = None, float("inf")
+    timed = []
     for channels_last in _layouts(fused):
         candidate = OptimizedModel(copy.deepcopy(fused_in_dtype), dtype, channels_last).eval()
         candidate(example)
-        seconds = _least(candidate, example)
-        if seconds < fastest:
-            best, fastest = candidate, seconds
+        timed.append((_least(candidate, example), candidate))
+    best = min(timed, key=lambda pair: pair[0])[1]
     steps.append(("memory format", "channels_last" if best._channels_last else "contiguous"))
     if dtype is not None:
         steps.append(("computed in", str(dtype)))
@@ -271,7 +272,7 @@ def _finish(
     """Compare with the model, time beside its fused form, and fill in the report."""
     with torch.inference_mode():
         want, got = model(example), result(example)
-        report = result.report
+        report = cast(Optimization, result.report)
         report.deviation = deviation(got, want)
         limit = NETWORK[dtype or torch.float32]
         if not report.deviation <= limit:

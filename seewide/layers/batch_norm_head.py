@@ -1,5 +1,7 @@
 """Classifier heads with batch norm, with one or two classifiers. LeViT, LSNet."""
 
+from typing import Any
+
 import torch
 from timm.layers import SelectAdaptivePool2d, trunc_normal_
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ class NormLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, device=None, dtype=None):
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.norm = nn.BatchNorm1d(in_features, **dd)
         self.linear = nn.Linear(in_features, out_features, **dd)
         self.reset_parameters()
@@ -34,7 +36,7 @@ class NormLinear(nn.Module):
         """The one linear layer that computes the same in evaluation."""
         scale, shift = batch_norm_affine(self.norm)
         weight, bias = self.linear.weight, self.linear.bias
-        dd = {"device": weight.device, "dtype": weight.dtype}
+        dd: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         layer = nn.Linear(self.linear.in_features, self.linear.out_features, **dd)
         layer.weight = nn.Parameter(weight * scale)
         layer.bias = nn.Parameter(bias + weight @ shift)

@@ -6,6 +6,8 @@ on |dy| and |dx|. Unlike in timm's layers of this kind, the map may have any siz
 biases is resized to it.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,7 +62,7 @@ def distance_index(height: int, width: int, device: torch.device) -> Tensor:
     return (dy * width + dx).reshape(height * width, height * width)
 
 
-def store_resolution(layer: nn.Module, resolution: tuple[int, int]) -> None:
+def store_resolution(layer: Any, resolution: tuple[int, int]) -> None:
     """Resize the `attention_biases` of a layer for maps of another size."""
     table = layer.attention_biases
     with torch.no_grad():

@@ -5,6 +5,7 @@ parallel dilated branches, each with its own batch norm, can be fused into the l
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -151,7 +152,7 @@ class DilatedReparamBlock(nn.Module):
 
         That convolution has the block's `dilation`.
         """
-        branches = (self.large, *self.small.values())
+        branches: tuple[Any, ...] = (self.large, *self.small.values())
         return fold_parallel([branch.folded(self.dilation) for branch in branches])
 
     def fuse(self) -> DepthwiseConv2d:

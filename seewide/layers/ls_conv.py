@@ -89,7 +89,7 @@ class LargeKernelPerception(nn.Module):
         hidden = dim // 2
         self.reduce = ConvNorm(dim, hidden, **dd)
         self.act1 = nn.ReLU()
-        self.dw = nn.Identity()
+        self.dw: nn.Module = nn.Identity()
         if stride > 1:
             self.dw = ConvNorm(hidden, hidden, kernel_size, stride, hidden, **dd)
         elif kernel_size:

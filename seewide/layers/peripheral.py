@@ -6,6 +6,7 @@ one with the centre of the embedding, so that the block can be fused exactly for
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class PeripheralConv2d(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.grid = list(grid)
         self.pos_mode = pos_mode
         self.dilation = dilation
@@ -92,14 +93,14 @@ class FusedPeripheralConv2d(PeripheralConv2d):
     Shape: (N, C, H, W), and optionally an embedding (C, K, K) -> (N, C, H, W)
     """
 
-    _cache = (None, None)  # what the map was computed from, the map
+    _cache: tuple[Any, Any] = (None, None)  # what the map was computed from, the map
 
     @classmethod
     def of(
         cls, weight: Tensor, bias: Tensor, grid: list[int], pos_mode: str, dilation: int = 1
     ) -> "FusedPeripheralConv2d":
         """The layer with this weight (C, k, k) and bias (C,)."""
-        dd = {"device": weight.device, "dtype": weight.dtype}
+        dd: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         layer = cls(weight.shape[0], grid, pos_mode=pos_mode, dilation=dilation, **dd)
         layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
         return layer
@@ -107,7 +108,7 @@ class FusedPeripheralConv2d(PeripheralConv2d):
     def forward(self, x: Tensor, pos_embed: Tensor | None = None) -> Tensor:
         if self.dilation > 1:
             return self._dilated(x, pos_embed)
-        if torch.jit.is_scripting() or not self._can_cache(x, pos_embed):
+        if torch.jit.is_scripting() or pos_embed is None or not self._can_cache(x, pos_embed):
             return peripheral_conv2d(x, self.weight, self.grid, self.bias, pos_embed, self.pos_mode)
         else:
             y = peripheral_conv2d(x, self.weight, self.grid, self.bias)
@@ -129,7 +130,7 @@ class FusedPeripheralConv2d(PeripheralConv2d):
         )
 
     @torch.jit.unused
-    def _position_map(self, pos_embed: Tensor | None, H: int, W: int) -> Tensor:
+    def _position_map(self, pos_embed: Tensor, H: int, W: int) -> Tensor:
         state = [(t.data_ptr(), t._version, t.dtype) for t in (self.weight, pos_embed)]
         key, cached = self._cache
         if key != (state, H, W):
@@ -154,7 +155,7 @@ class PeripheralBranch(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.conv = PeripheralConv2d(channels, grid, False, pos_mode, dilation, **dd)
         self.norm = nn.BatchNorm2d(channels, **dd)
 
@@ -193,7 +194,7 @@ class PeripheralReparamBlock(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         if small_kernel and (small_kernel % 2 == 0 or small_kernel > sum(grid)):
             raise InputError(
                 f"small_kernel must be odd and at most {sum(grid)}, the size of the grid, or 0 "

@@ -1,7 +1,6 @@
 """Linear layers and 1x1 convolutions over `seewide.ops.pointwise_product`."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
@@ -28,15 +27,14 @@ class PointwiseConv2d(nn.Conv2d):
     oneDNN's convolution reorders its weights at every call, and the product does not: fused
     lsnet_t at batch 8 takes 70.5 ms instead of 81.1 (one thread).
 
+    It has the arguments of `nn.Conv2d`, since peft builds its adapters with the class of a layer.
+
     Shape: (N, in_channels, H, W) -> (N, out_channels, H, W)
     """
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True, **dd):
-        super().__init__(in_channels, out_channels, 1, bias=bias, **dd)
-
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting() or not self._is_product(x):
-            return F.conv2d(x, self.weight, self.bias)
+            return self._conv_forward(x, self.weight, self.bias)
         else:
             y_NHWC = pointwise_product(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
             return y_NHWC.permute(0, 3, 1, 2)
@@ -44,7 +42,11 @@ class PointwiseConv2d(nn.Conv2d):
     @torch.jit.unused
     def _is_product(self, x: Tensor) -> bool:
         return not (
-            has_torch_function((x,))
+            self.kernel_size != (1, 1)
+            or self.stride != (1, 1)
+            or self.padding != (0, 0)
+            or self.groups != 1
+            or has_torch_function((x,))
             or in_transform()  # vmap supports no memory formats
             or torch.compiler.is_compiling()  # and exporting: one convolution in the graph
             or not x.is_cpu
@@ -54,7 +56,7 @@ class PointwiseConv2d(nn.Conv2d):
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor) -> "PointwiseConv2d":
         """The layer with this weight (C_out, C_in, 1, 1) and bias (C_out,)."""
-        layer = cls(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+        layer = cls(weight.shape[1], weight.shape[0], 1, device=weight.device, dtype=weight.dtype)
         layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
         return layer
 

@@ -4,6 +4,8 @@ RepLKNet (arXiv 2203.06717, section 3, guideline 3) re-parameterizes the depthwi
 networks in this way.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,14 +14,14 @@ from ..reparam import center_pad, fold_batch_norm, fold_parallel
 from .depthwise import DepthwiseConv2d
 
 
-def depthwise(weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> nn.Conv2d:
+def depthwise(weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]) -> nn.Conv2d:
     """The depthwise layer with this kernel (C, 1, kh, kw) and same padding."""
     if stride == (1, 1):
         return DepthwiseConv2d.of(weight, bias)
     C, _, kh, kw = weight.shape
-    dd = {"device": weight.device, "dtype": weight.dtype}
-    padding = (kh // 2, kw // 2)
-    conv = nn.Conv2d(C, C, (kh, kw), stride, padding, groups=C, bias=bias is not None, **dd)
+    dd: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+    padding, strides = (kh // 2, kw // 2), (stride[0], stride[1])
+    conv = nn.Conv2d(C, C, (kh, kw), strides, padding, groups=C, bias=bias is not None, **dd)
     conv.weight = nn.Parameter(weight.detach().clone())
     if bias is not None:
         conv.bias = nn.Parameter(bias.detach().clone())
@@ -45,7 +47,7 @@ class ReparamConv(nn.Module):
 
     def __init__(self, large: nn.Conv2d, small: nn.Conv2d):
         super().__init__()
-        dd = {"device": large.weight.device, "dtype": large.weight.dtype}
+        dd: dict[str, Any] = {"device": large.weight.device, "dtype": large.weight.dtype}
         self.large, self.small = large, small
         self.large_norm = nn.BatchNorm2d(large.out_channels, **dd)
         self.small_norm = nn.BatchNorm2d(small.out_channels, **dd)
@@ -68,6 +70,7 @@ class ReparamConv(nn.Module):
             half.bias = None
         block = cls(*halves)
         for norm in (block.large_norm, block.small_norm):
+            assert norm.running_var is not None  # the norm of `__init__` tracks it
             norm.running_var.fill_(1 - norm.eps)  # plus eps, this is one
         if conv.bias is not None:
             block.large_norm.bias.copy_(conv.bias)

@@ -13,6 +13,8 @@ the input y = s_0 (i = 1) or y = norm(y_{i-1}), and computes
            1x1 (a * 1x1 y)]                the input modulated by the context
 """
 
+from typing import Any
+
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -136,7 +138,7 @@ class ReceptiveFieldAggregator(nn.Module):
 
     def scale_outputs(self, scale: Tensor) -> None:
         """Multiply the output channels by `scale` (C,), in the weights of the last layer."""
-        last = self.layers[-1]
+        last: Any = self.layers[-1]
         part, product = scale.split([self.parts[-1], scale.numel() - self.parts[-1]])
         scale_outputs(last.part_conv[1], part)
         scale_outputs(last.context_proj, part)

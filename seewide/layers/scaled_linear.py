@@ -1,5 +1,7 @@
 """A linear layer with a layer scale."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +40,7 @@ class ScaledLinear(nn.Linear):
     @torch.no_grad()
     def fuse(self) -> nn.Linear:
         """The plain layer that computes the same."""
-        dd = {"device": self.weight.device, "dtype": self.weight.dtype}
+        dd: dict[str, Any] = {"device": self.weight.device, "dtype": self.weight.dtype}
         layer = PointwiseLinear(self.in_features, self.out_features, **dd)
         layer.weight = nn.Parameter(self.weight * self.gamma[:, None])
         layer.bias = nn.Parameter(self.bias * self.gamma)

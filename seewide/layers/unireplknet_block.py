@@ -6,6 +6,8 @@ Depthwise convolution (large: a Dilated Reparam Block) -> BN -> SE -> linear -> 
 linear -> BN -> layer scale, with a residual connection. Legend: N batch, C channels, H x W map.
 """
 
+from typing import Any, cast
+
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -50,10 +52,10 @@ class UniRepLKNetBlock(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         hidden = int(mlp_ratio * dim)
         if kernel_size == 0:
-            self.dwconv = nn.Identity()
+            self.dwconv: nn.Module = nn.Identity()
         elif kernel_size < REPARAM_FROM:
             self.dwconv = DepthwiseConv2d(dim, kernel_size, dilation, bias=False, **dd)
         else:
@@ -85,19 +87,21 @@ class UniRepLKNetBlock(nn.Module):
     @torch.no_grad()
     def fuse(self) -> "FusedUniRepLKNetBlock":
         """The plain block that computes the same in evaluation."""
-        if isinstance(self.dwconv, nn.Identity):
-            dwconv = nn.Identity()
-        else:
+        dwconv: nn.Module = nn.Identity()
+        if not isinstance(self.dwconv, nn.Identity):
+            layer: Any = self.dwconv
             if isinstance(self.dwconv, DilatedReparamBlock):
-                kernel, bias = self.dwconv.folded()
-                dilation = self.dwconv.dilation
+                kernel, bias = layer.folded()
+                dilation = layer.dilation
             else:
-                kernel, bias = self.dwconv.weight, self.dwconv.bias
-                dilation = self.dwconv.dilation[0]
-            dwconv = DepthwiseConv2d.of(*fold_batch_norm(kernel, bias, self.norm), dilation)
+                kernel, bias = layer.weight, layer.bias
+                dilation = layer.dilation[0]
+            dwconv = DepthwiseConv2d.of(
+                *fold_batch_norm(kernel, bias, cast(nn.BatchNorm2d, self.norm)), dilation
+            )
         # gamma * BN(W (grn + beta)) = (gamma s W) grn + gamma (s W beta + t)
         scale, shift = batch_norm_affine(self.norm2)
-        weight, beta = self.fc2.weight, self.grn.bias.flatten()
+        weight, beta = self.fc2.weight, cast(Tensor, self.grn.bias).flatten()
         return FusedUniRepLKNetBlock(
             dwconv,
             self.se,
@@ -127,7 +131,7 @@ class FusedUniRepLKNetBlock(nn.Module):
     ):
         super().__init__()
         dim, hidden = fc2_weight.shape
-        dd = {"device": fc2_weight.device, "dtype": fc2_weight.dtype}
+        dd: dict[str, Any] = {"device": fc2_weight.device, "dtype": fc2_weight.dtype}
         self.dwconv = dwconv
         self.se = se
         self.fc1 = fc1

@@ -13,6 +13,7 @@ Legend: N batch, C channels, K filters, H x W map, kh x kw kernel; 1-D inputs ha
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,7 @@ def asymmetric_conv_reference(
         top, left = (kh - 1) // 2, (kw - 1) // 2
         x_NCHW = F.pad(x_NCHW, (left, kw - 1 - left, top, kh - 1 - top))
     H, W = x_NCHW.shape[2] - kh + 1, x_NCHW.shape[3] - kw + 1
-    y: Tensor | int = 0
+    y: Any = 0
     for u in range(kh):
         for v in range(kw):
             shifted_NCHW = x_NCHW[:, :, u : u + H, v : v + W]
@@ -161,7 +162,7 @@ def fusion_kernel(
 
 def _pool(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
     lead, spatial = kernel.shape[: -len(size)], kernel.shape[-len(size) :]
-    pool = F.adaptive_avg_pool2d if len(size) == 2 else F.adaptive_avg_pool1d
+    pool: Any = F.adaptive_avg_pool2d if len(size) == 2 else F.adaptive_avg_pool1d
     return pool(kernel.reshape(-1, 1, *spatial), size).reshape(*lead, *size)
 
 
@@ -173,9 +174,10 @@ def _identity(kernel: Tensor, spatial: int, dense: bool) -> Tensor:
         if K != C:
             raise InputError(f"the identity needs as many filters as channels, got {K=} and {C=}")
         channel = torch.arange(C, device=kernel.device)
-        delta[(channel, channel, *centre)] = 1.0
+        index: tuple[Any, ...] = (channel, channel, *centre)
     else:
-        delta[(slice(None), *centre)] = 1.0
+        index = (slice(None), *centre)
+    delta[index] = 1.0
     return delta
 
 
@@ -236,7 +238,7 @@ def _planes(x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
     if x.ndim == 4 and kernel.ndim == 3 and H > W:
         size = (size[1], 1)
     kh, kw = (k + 1 - k % 2 for k in size)
-    meta = {"device": "meta", "dtype": x.dtype}
+    meta: dict[str, Any] = {"device": "meta", "dtype": x.dtype}
     return torch.empty(1, N * C, H, W, **meta), torch.empty(N * C, 1, kh, kw, **meta)
 
 
@@ -318,7 +320,7 @@ def _check(
 
 
 def _check_valid(x: Tensor, size: tuple[int, ...]) -> None:
-    map_size = x.shape[2:]
+    map_size: tuple[int, ...] = x.shape[2:]
     if len(size) < len(map_size):
         map_size = (max(map_size),)
     if any(k > length for k, length in zip(size, map_size, strict=True)):

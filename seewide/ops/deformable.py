@@ -17,6 +17,8 @@ that towards higher coordinates.
 Legend: N batch, H x W map, C channels in G groups of D, K = kernel_size ** 2 taps.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -112,7 +114,7 @@ def dcnv3_reference(
     n = torch.arange(N, device=x.device).reshape(-1, 1, 1, 1, 1)
     g = torch.arange(groups, device=x.device).reshape(-1, 1)
     left, top = column.floor(), row.floor()
-    y = 0.0
+    y: Any = 0.0
     for i, near_i in ((top, 1 - (row - top)), (top + 1, row - top)):
         for j, near_j in ((left, 1 - (column - left)), (left + 1, column - left)):
             inside = (i >= 0) & (i < H) & (j >= 0) & (j < W)
@@ -212,7 +214,7 @@ def _bilinear(x: Tensor, grid: Tensor) -> Tensor:
     (M, D, H, W), points = x.shape, grid.shape[1] * grid.shape[2]
     column, row = ((grid + 1) * grid.new_tensor([W, H]) / 2 - 0.5).unbind(-1)
     left, top = column.floor(), row.floor()
-    y = 0.0
+    y: Any = 0.0
     for i, near_i in ((top, 1 - (row - top)), (top + 1, row - top)):
         for j, near_j in ((left, 1 - (column - left)), (left + 1, column - left)):
             inside = (i >= 0) & (i < H) & (j >= 0) & (j < W)
@@ -229,8 +231,8 @@ def _on_torch(*args) -> Tensor:
     return _sample_maps(*args)
 
 
-def _on_cpu(*args) -> Tensor:
-    return cpu.dcnv3(*args, dcnv3_reference)
+def _on_cpu(*args: Any) -> Tensor:
+    return cpu.dcnv3(*args, dcnv3_reference)  # type: ignore[call-arg]
 
 
 def _triton_cannot(x: Tensor, *rest) -> str | None:

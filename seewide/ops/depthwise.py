@@ -112,7 +112,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Non
     fits = x.ndim == 4 and weight.ndim == 4 and x.is_floating_point()
     if fits:
         C, one, kh, kw = weight.shape
-        fits = one == 1 and x.shape[1] == C and kh & kw & 1 and dilation >= 1
+        fits = one == 1 and x.shape[1] == C and bool(kh & kw & 1) and dilation >= 1
     fits = fits and (bias is None or (bias.ndim == 1 and bias.shape[0] == C))
     same = x.dtype == weight.dtype and (bias is None or bias.dtype == x.dtype)
     if not (fits and (same or autocasts(x.device.type))):

@@ -370,6 +370,6 @@ class Task(Generic[O]):
 
 def find_backbone(model: nn.Module) -> nn.Module:
     """The timm network inside a model: the innermost `.backbone`, or the model itself."""
-    while isinstance(getattr(model, "backbone", None), nn.Module):
-        model = model.backbone
+    while isinstance(inner := getattr(model, "backbone", None), nn.Module):
+        model = inner
     return model

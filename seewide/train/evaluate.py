@@ -78,15 +78,19 @@ def load_target(
     """
     path = Path(target)
     if is_exported(path):
-        model, trained_for, info = load_exported_run(path)
-        if image_size:
-            info.preprocess["image_size"] = image_size
-        return model, trained_for, info
-    if path.exists() or "/" in target or path.suffix == ".safetensors":
-        model, trained_for, info = load_run(path)
-        if image_size:
-            info.preprocess["image_size"] = image_size
-        return model, trained_for, info
+        loaded: tuple[nn.Module, Task, WeightsInfo] = load_exported_run(path)
+    elif path.exists() or "/" in target or path.suffix == ".safetensors":
+        loaded = load_run(path)
+    else:
+        return _load_published(target, task, image_size)
+    if image_size:
+        loaded[2].preprocess["image_size"] = image_size
+    return loaded
+
+
+def _load_published(
+    target: str, task: str | None, image_size: int | None
+) -> tuple[nn.Module, Task, WeightsInfo]:
     kind = get_task(task or "classification")
     backbone = build_backbone(target, {}, image_size=image_size, pretrained=True)
     published = kind()
@@ -176,7 +180,7 @@ def evaluate(
     loader, count = make_eval_loader(samples, trained_for, info.preprocess, batch_size, workers)
     deviation = None
     if isinstance(model, ExportedModel):
-        versions = {model.exported.format: model}
+        versions: dict[str, nn.Module] = {model.exported.format: model}
     else:
         example = trained_for.example(info.facts, info.preprocess, 4).to(precision.device)
         fused, fusion = fuse_checked(model, example)

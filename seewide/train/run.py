@@ -7,7 +7,7 @@ import itertools
 from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -187,7 +187,8 @@ def _restore(run: Run, state: dict[str, Any] | None, warning: str) -> None:
 
 def _lock(folder: Path, processes: Processes) -> Any:
     """The folder's lock, held by the main process; its refusal ends all processes."""
-    lock, problem = contextlib.nullcontext(), None
+    lock: Any = contextlib.nullcontext()
+    problem = None
     if processes.is_main_process:
         try:
             lock = FolderLock(folder)
@@ -257,7 +258,7 @@ def _from_checkpoint(
     backbone = build_backbone(name, loaded, **shape)
     load_checkpoint(backbone, path)
     if "num_classes" in options:
-        backbone.reset_classifier(options["num_classes"])
+        cast(Any, backbone).reset_classifier(options["num_classes"])
     if set(options) - {"num_classes"}:
         target = build_backbone(name, options, **shape)
         return _copy_shared(backbone, target)
