@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from seewide.cli._parser import Parser
@@ -35,7 +36,8 @@ def arguments(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    from seewide.export import FORMATS, INT8_FORMATS, export_model
+    from seewide.export import FIXED_SIZE, FORMATS, INT8_FORMATS, export_model
+    from seewide.export.common import Axes
     from seewide.train import load_run
     from seewide.train.exported import export_run_int8
 
@@ -50,14 +52,18 @@ def run(arguments: Namespace) -> None:
         write_bundle(model, task, info, arguments)
         return
     out = arguments.out or default_path(folder, info.model, format)
-    example = task.example(info.facts, info.preprocess)
+    graph, settings = task.graph(model)
+    axes = Axes(**{"size": bool(arguments.free_size), **settings})
+    if format in FIXED_SIZE:
+        axes = replace(axes, size=False)
+    example = task.example(info.facts, info.preprocess, 1 + axes.batch)
     with bars() as progress:
         progress(f"exporting {info.model}", None)
         if is_int8:
             report = export_run_int8(model, task, info, out, format)
         else:
             report = export_model(
-                model, out, format, example, info.header(), arguments.free_size, arguments.runtime
+                graph, out, format, example, info.header(), for_runtime=arguments.runtime, axes=axes
             )
     say(report)
 

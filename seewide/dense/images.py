@@ -32,6 +32,8 @@ class ImageBatch(NamedTuple):
 
     def factors(self, index: int) -> Tensor:
         """Resized / original size of an image, as (x, y, x, y) in float32."""
+        if self.sizes[index] is self.original[index]:  # free sizes of an exported graph
+            return torch.ones(4, device=self.x_NCHW.device)
         (height, width), (old_height, old_width) = self.sizes[index], self.original[index]
         x, y = width / old_width, height / old_height
         return torch.tensor([x, y, x, y], dtype=torch.float32, device=self.x_NCHW.device)

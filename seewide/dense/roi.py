@@ -35,7 +35,7 @@ class RegionPool(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         rois = torch.cat(
-            [torch.cat([box.new_full((len(box), 1), i), box], 1) for i, box in enumerate(boxes)]
+            [torch.cat([box.new_full((box.shape[0], 1), i), box], 1) for i, box in enumerate(boxes)]
         )
         level = self.levels(rois[:, 1:])
         orders, features = [], []

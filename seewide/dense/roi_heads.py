@@ -152,9 +152,9 @@ class RoIHead(nn.Module):
         boxes = [found["boxes"] * batch.factors(i) for i, found in enumerate(detections)]
         features = self.mask_pool(maps, boxes)
         labels = torch.cat([found["labels"] for found in detections])
-        rows = torch.arange(len(labels), device=labels.device)
+        rows = torch.arange(labels.shape[0], device=labels.device)
         probabilities = sum(head(features)[rows, labels].sigmoid() for head in heads) / len(heads)
-        parts = probabilities.split([len(found["labels"]) for found in detections])
+        parts = _split(probabilities, [found["labels"] for found in detections])
         for found, part, size in zip(detections, parts, batch.original, strict=True):
             found["masks"] = paste_binary(part, found["boxes"], size)[:, None]
 
@@ -199,13 +199,11 @@ class StandardRoIHead(RoIHead):
     ) -> list[dict[str, Tensor]]:
         """Boxes, scores, labels (and masks) in pixels of the original images."""
         logits, offsets = self.bbox_head(self.box_pool(maps, proposals))
-        counts = [len(boxes) for boxes in proposals]
+        parts = zip(proposals, _split(logits, proposals), _split(offsets, proposals), strict=True)
         detections = []
-        for i, (boxes, own_logits, own_offsets) in enumerate(
-            zip(proposals, logits.split(counts), offsets.split(counts), strict=True)
-        ):
+        for i, (boxes, own_logits, own_offsets) in enumerate(parts):
             decoded = self.stage.coder.decode(
-                boxes[:, None], own_offsets.view(len(boxes), -1, 4), batch.sizes[i]
+                boxes[:, None], own_offsets.unflatten(1, (-1, 4)), batch.sizes[i]
             )
             detections.append(self.select(decoded, own_logits, batch.factors(i)))
         if self.mask_head is not None:
@@ -283,7 +281,6 @@ class CascadeRoIHead(RoIHead):
         self, maps: Sequence[Tensor], proposals: Sequence[Tensor], batch: ImageBatch
     ) -> list[dict[str, Tensor]]:
         """Boxes, scores, labels (and masks) in pixels of the original images."""
-        counts = [len(boxes) for boxes in proposals]
         summed = 0
         for i, head in enumerate(self.bbox_head):
             logits, offsets = head(self.box_pool(maps, proposals))
@@ -293,8 +290,8 @@ class CascadeRoIHead(RoIHead):
                     self.refine(i, *parts)
                     for parts in zip(
                         proposals,
-                        logits.split(counts),
-                        offsets.split(counts),
+                        _split(logits, proposals),
+                        _split(offsets, proposals),
                         batch.sizes,
                         strict=True,
                     )
@@ -303,13 +300,13 @@ class CascadeRoIHead(RoIHead):
         for i, (boxes, own_logits, own_offsets) in enumerate(
             zip(
                 proposals,
-                (summed / len(self.stages)).split(counts),
-                offsets.split(counts),
+                _split(summed / len(self.stages), proposals),
+                _split(offsets, proposals),
                 strict=True,
             )
         ):
             decoded = self.stages[-1].coder.decode(
-                boxes[:, None], own_offsets.view(len(boxes), -1, 4), batch.sizes[i]
+                boxes[:, None], own_offsets.unflatten(1, (-1, 4)), batch.sizes[i]
             )
             detections.append(self.select(decoded, own_logits, batch.factors(i)))
         if self.mask_head is not None:
@@ -318,6 +315,13 @@ class CascadeRoIHead(RoIHead):
 
 
 def _refine(boxes: Tensor, offsets: Tensor, labels: Tensor, coder: BoxCoder, size) -> Tensor:
-    rows = torch.arange(len(boxes), device=boxes.device)
-    own = offsets.view(len(boxes), -1, 4)[rows, labels]
+    rows = torch.arange(boxes.shape[0], device=boxes.device)
+    own = offsets.unflatten(1, (-1, 4))[rows, labels]
     return coder.decode(boxes, own, size)
+
+
+def _split(x: Tensor, per_image: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Rows of `x` image by image, as many as each of `per_image` has."""
+    if len(per_image) == 1:  # whose number of rows an exported graph need not know
+        return (x,)
+    return x.split([len(part) for part in per_image])

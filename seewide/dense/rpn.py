@@ -151,4 +151,4 @@ class RPNHead(nn.Module):
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` highest of `scores` (A,) and their indices, highest first."""
-    return scores.topk(min(count, scores.shape[0]))
+    return scores.topk(torch.sym_min(count, scores.shape[0]))

@@ -100,12 +100,15 @@ def sliding_window(model: Segmenter, x_NCHW: Tensor, size: Size, crop: int, stri
     is one crop.
     """
     height, width = x_NCHW.shape[-2:]
-    total = x_NCHW.new_zeros((len(x_NCHW), model.num_classes, height, width))
+    total = None
     count = x_NCHW.new_zeros((1, 1, height, width))
     for y in _starts(height, crop, stride):
         for x in _starts(width, crop, stride):
             window = (..., slice(y, y + crop), slice(x, x + crop))
-            total[window] += model(x_NCHW[window])["out"]
+            logits = model(x_NCHW[window])["out"]
+            if total is None:
+                total = logits.new_zeros((*logits.shape[:2], height, width))
+            total[window] += logits
             count[window] += 1
     return resize(total / count, size).softmax(1)
 

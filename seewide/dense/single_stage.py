@@ -126,7 +126,7 @@ class AnchorHead(nn.Module, ABC):
         scores = self.scores(logits)
         if torch.compiler.is_exporting():  # sizes that depend on values come last
             flat = scores.flatten()
-            best, order = flat.topk(min(self.selection.per_level, flat.shape[0]))
+            best, order = flat.topk(torch.sym_min(self.selection.per_level, flat.shape[0]))
             above = (best > self.selection.score).nonzero()[:, 0]
             best, order = best[above], order[above]
             anchor, label = order // self.num_classes, order % self.num_classes

@@ -31,6 +31,7 @@ from seewide.export import coreml, executorch, onnx, openvino, pt2, weights
 from seewide.export.common import (
     LARGEST_BY_PRECISION,
     LARGEST_DEVIATION,
+    Axes,
     ExportReport,
     Prepared,
     Runner,
@@ -84,6 +85,8 @@ def export_model(
     metadata: Mapping[str, str] | None = None,
     free_size: bool = False,
     for_runtime: str | None = None,
+    *,
+    axes: Axes | None = None,
 ) -> ExportReport:
     """Fuse `model`, write it to `path`, read it back and compare; `model` itself is not changed.
 
@@ -99,6 +102,7 @@ def export_model(
         for_runtime: "onnxruntime", "openvino", "web" or "auto": write large depthwise kernels as
             the graph that this runtime computes fastest; see `seewide.export.fourier`. The
             report's notes name what was chosen.
+        axes: instead of `free_size`: which axes are free, and the names of the outputs.
 
     Raises:
         InputError: an unknown format or runtime, a path of another ending, a model that cannot be
@@ -115,7 +119,8 @@ def export_model(
         raise InputError(f"{format} has no free height and width; leave free_size out")
     if for_runtime is not None and format in ("safetensors", "aoti"):
         raise InputError(f"for_runtime rewrites graphs of runtimes, and {format} is none of them")
-    prepared = prepare(model, example, metadata, free_size, for_runtime or "")
+    axes = axes or Axes(size=free_size)
+    prepared = prepare(model, example, metadata, axes, for_runtime or "")
     notes = {}
     if for_runtime is not None:
         rewritten, choices = rewrite(prepared.model, prepared.inputs[0], for_runtime, free_size)

@@ -57,6 +57,42 @@ class ExportReport:
 
 
 @dataclass(frozen=True)
+class Axes:
+    """Which axes of the input are free in a file.
+
+    Attributes:
+        batch: N.
+        size: H and W.
+        least: of H and W, if they are free.
+        multiple: H and W are multiples of it.
+        names: of the outputs; empty: `output`, or `output0`, `output1` ...
+    """
+
+    batch: bool = True
+    size: bool = False
+    least: int = 33
+    multiple: int = 1
+    names: tuple[str, ...] = ()
+
+    def shapes(self, N: int, H: int, W: int) -> list[tuple[int, int, int]]:
+        """(N, H, W) of the inputs that are compared; the first is the example's."""
+        more, m = N + self.batch, self.multiple
+        if not self.size:
+            return [(N, H, W), (more, H, W)]
+        # The traced size is no power of two, so that no layer takes a shortcut for its own size.
+        small = max(64, self.least, H // 2)
+        sides = (64, 32, 96) if m == 1 else (2 * m, m, 3 * m)
+        return [
+            (N, H, W),
+            (more, H + sides[0], W + sides[1]),
+            (1, -(-small // m) * m, W + sides[2]),
+        ]
+
+    def __str__(self) -> str:
+        return ", ".join(["batch size"] * self.batch + ["height", "width"] * self.size)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A fused model on the CPU, and what its outputs should be."""
 
@@ -64,11 +100,16 @@ class Prepared:
     inputs: list[Tensor]
     wanted: list[Outputs]
     properties: dict[str, str]
-    free_size: bool
+    axes: Axes
+
+    @property
+    def free_size(self) -> bool:
+        """Whether height and width are free."""
+        return self.axes.size
 
     @property
     def example(self) -> Tensor:
-        """The input that exporters trace: the second, whose batch is not 1."""
+        """The input that exporters trace: the second, whose batch is not 1 if that is free."""
         return self.inputs[1]
 
     def check(self, run: Runner, format: str, limit: float = LARGEST_DEVIATION) -> Difference:
@@ -103,14 +144,14 @@ def prepare(
     model: nn.Module,
     example: Tensor,
     metadata: Mapping[str, str] | None = None,
-    free_size: bool = False,
+    axes: Axes = Axes(),
     for_runtime: str = "",
 ) -> Prepared:
     """Fuse the model, fold constant kernels, and compute its outputs on inputs of several shapes.
 
     Args:
         example: (N, C, H, W), floating point.
-        free_size: whether height and width are free; then two more sizes are compared.
+        axes: which are free; with free height and width three sizes are compared.
 
     Raises:
         InputError: an example of another shape or dtype.
@@ -132,33 +173,33 @@ def prepare(
     original = copy.deepcopy(model).cpu().eval()
     example = example.detach().cpu()
     N, _, H, W = example.shape
-    shapes = [(N, H, W), (N + 1, H, W)]
-    if free_size:
-        # The traced size is no power of two, so that no layer takes a shortcut for its own size.
-        shapes[1] = (N + 1, H + 64, W + 32)
-        shapes += [(1, max(64, H // 2), W + 96)]
-    inputs = [example] + [_noise(example, *shape) for shape in shapes[1:]]
+    inputs = [example] + [_noise(example, *shape) for shape in axes.shapes(N, H, W)[1:]]
     with torch.no_grad():
         fused = fold_constants(fuse(original, example))
         wanted = [outputs(original(x)) for x in inputs]
-    size = "H,W" if free_size else f"{H},{W}"
+    size = "H,W" if axes.size else f"{H},{W}"
     properties = {
         "producer": f"seewide {__version__}",
         "form": "fused",
-        "input": f"N,{example.shape[1]},{size}",
+        "input": f"{'N' if axes.batch else N},{example.shape[1]},{size}",
+        **({"outputs": ",".join(axes.names)} if axes.names else {}),
         **({"runtime": for_runtime} if for_runtime else {}),
         **{str(key): str(value) for key, value in (metadata or {}).items()},
     }
-    return Prepared(fused, inputs, wanted, properties, free_size)
+    return Prepared(fused, inputs, wanted, properties, axes)
 
 
 def free_axes(prepared: Prepared) -> tuple[dict[int, object]]:
     """`dynamic_shapes` of `torch.export`: N, and H and W where they are free."""
-    axes: dict[int, object] = {0: torch.export.Dim("batch")}
-    if prepared.free_size:
-        axes[2] = torch.export.Dim("height", min=33, max=8192)
-        axes[3] = torch.export.Dim("width", min=33, max=8192)
-    return (axes,)
+    axes, free = prepared.axes, {}
+    if axes.batch:
+        free[0] = torch.export.Dim("batch")
+    if axes.size:
+        for axis, name in ((2, "height"), (3, "width")):
+            least, most = -(-axes.least // axes.multiple), 8192 // axes.multiple
+            side = torch.export.Dim(name, min=least, max=most)
+            free[axis] = side if axes.multiple == 1 else axes.multiple * side
+    return (free,)
 
 
 def export_program(prepared: Prepared, format: str) -> torch.export.ExportedProgram:

@@ -14,6 +14,7 @@ import torch
 
 from seewide.errors import InputError, require
 from seewide.export.common import (
+    Axes,
     Outputs,
     Prepared,
     Runner,
@@ -47,6 +48,7 @@ def write(prepared: Prepared, path: Path) -> Runner:
         )
     count = len(prepared.wanted[0])
     names = ["output"] if count == 1 else [f"output{index}" for index in range(count)]
+    names = list(prepared.axes.names) or names
     with one_sentence("onnx", prepared.free_size), quiet(), torch.no_grad():
         program = torch.onnx.export(
             model, (prepared.example,), dynamo=True, verbose=False,
@@ -56,17 +58,17 @@ def write(prepared: Prepared, path: Path) -> Runner:
             node.metadata_props.clear()  # stack traces, with the folders of this machine in them
         program.model.metadata_props.update(prepared.properties)
         program.save(str(path), external_data=False)
-    return check_axes(path, prepared.free_size)
+    return check_axes(path, prepared.axes)
 
 
-def check_axes(path: Path, free_size: bool) -> Runner:
+def check_axes(path: Path, axes: Axes) -> Runner:
     """Open the file and see that its input has the free axes that were asked for.
 
     The exporter may specialize an axis without an error.
     """
     session = open_session(path)
     shape = session.get_inputs()[0].shape
-    wanted = [0, 2, 3] if free_size else [0]
+    wanted = [0] * axes.batch + [2, 3] * axes.size
     fixed = [axis for axis in wanted if isinstance(shape[axis], int)]
     if fixed:
         raise InputError(

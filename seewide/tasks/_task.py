@@ -283,6 +283,24 @@ class Task(Generic[O]):
         """
         raise NotImplementedError
 
+    # ---- exported files
+
+    def graph(self, model: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+        """What `seewide export` records of a model: a module from one tensor to tensors, and
+        arguments of `seewide.export.common.Axes` instead of those of the command line."""
+        return model, {}
+
+    def prepare_exported(self, facts: Facts) -> None:
+        """Set up what predictions of an exported file need, in place of `build`."""
+        self.build(nn.Identity(), facts)
+
+    def run_exported(
+        self, run: Callable[[Tensor], tuple[Tensor, ...]], inputs: Any, preprocess: dict[str, Any]
+    ) -> Any:
+        """What the model would return, by an exported file of its `graph`."""
+        found = run(inputs)
+        return found[0] if len(found) == 1 else found
+
     # ---- results
 
     def predict(self, model: nn.Module, batch: Batch) -> Any:

@@ -23,6 +23,7 @@ from seewide.data.predictions import write_coco, write_object_masks, write_yolo
 from seewide.data.voc import find_voc, open_voc
 from seewide.data.yolo import class_names, find_yolo, open_yolo
 from seewide.dense import BatchImages, Detector, create_detector, list_detectors, means
+from seewide.dense.exporting import DetectorGraph, run_graph
 from seewide.errors import InputError
 from seewide.options import check, option
 from seewide.preprocess import Preprocess
@@ -40,6 +41,9 @@ from seewide.tasks._task import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+DIVISOR = 32  # of the sides of padded images
+LEAST_SIDE = 160  # pixels: the least side of images that an exported file takes
 
 
 @dataclass(frozen=True)
@@ -154,18 +158,23 @@ class Detection(Task[DetectionOptions]):
         return {"features_only": True}
 
     def build(self, backbone: nn.Module, facts: Facts) -> nn.Module:
-        options, own = self.options, Preprocess.of(backbone)
-        fixed = (options.short, options.short) if options.system == "ssdlite" else None
-        images = BatchImages(
-            options.short, options.long, fixed, 1 if fixed else 32, own.mean, own.std
-        )
+        options = self.options
         return create_detector(
-            options.system, backbone, len(facts["class_names"]), images=images,
+            options.system, backbone, len(facts["class_names"]),
+            images=self.images(self.preprocess(backbone)),
             freeze_statistics=options.freeze_statistics,
         )  # fmt: skip
 
+    def images(self, preprocess: dict[str, Any]) -> BatchImages:
+        """How images are resized, normalized and padded."""
+        side = preprocess["short"]
+        fixed = (side, side) if self.options.system == "ssdlite" else None
+        mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
+        return BatchImages(side, preprocess["long"], fixed, 1 if fixed else DIVISOR, mean, std)
+
     def example(self, facts: Facts, preprocess: dict[str, Any], count: int = 2) -> Tensor:
-        side = min(preprocess["short"], 128)
+        ssd = self.options.system == "ssdlite"
+        side = preprocess["short"] if ssd else LEAST_SIDE
         return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
 
     def loss(self, model: Detector, batch: Batch) -> dict[str, Any]:
@@ -177,6 +186,19 @@ class Detection(Task[DetectionOptions]):
             "weight": count,
             **{name: part.detach() for name, part in sums.items()},
         }
+
+    # ---- exported files
+
+    def graph(self, model: Detector) -> tuple[nn.Module, dict[str, Any]]:
+        names = ("boxes", "scores", "labels", "masks")[: 4 if model.masks else 3]
+        free = {} if model.images.fixed else {"least": LEAST_SIDE, "multiple": DIVISOR}
+        return DetectorGraph(model), {"batch": False, "size": bool(free), "names": names, **free}
+
+    def prepare_exported(self, facts: Facts) -> None:
+        """Nothing: predictions need the options alone."""
+
+    def run_exported(self, run, inputs: list[Tensor], preprocess: dict[str, Any]) -> list[dict]:
+        return [run_graph(run, image, self.images(preprocess)) for image in inputs]
 
     # ---- results
 

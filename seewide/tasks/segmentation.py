@@ -29,6 +29,7 @@ from seewide.dense import (
     sliding_window,
     whole_image,
 )
+from seewide.dense.exporting import SegmenterGraph
 from seewide.dense.images import scaled_size
 from seewide.dense.segmentation_heads import resize
 from seewide.errors import InputError
@@ -159,6 +160,18 @@ class Segmentation(Task[SegmentationOptions]):
             "weight": terms["loss_out"].weight,
             **{name: term.total.detach() for name, term in terms.items()},
         }
+
+    # ---- exported files
+
+    def graph(self, model: Segmenter) -> tuple[nn.Module, dict[str, Any]]:
+        free = {"size": True, "least": 2 * DIVISOR, "multiple": DIVISOR}
+        return SegmenterGraph(model), {"names": ("logits",), **free}
+
+    def prepare_exported(self, facts: Facts) -> None:
+        """Nothing: predictions need the options alone."""
+
+    def run_exported(self, run, inputs: Tensor, preprocess: dict[str, Any]) -> dict[str, Tensor]:
+        return {"out": run(inputs)[0]}
 
     # ---- results
 

@@ -19,16 +19,15 @@ from seewide.train.checkpoint import WeightsInfo
 class ExportedModel(nn.Module):
     """An exported file as a module that tasks predict with, on a CPU.
 
-    Shape: (N, C, H, W) -> what the network returned; a tuple where there were several tensors
+    Shape: what the task's model takes -> what it returns, see `Task.run_exported`
     """
 
-    def __init__(self, exported: Exported) -> None:
+    def __init__(self, exported: Exported, task: Task, preprocess: dict[str, Any]) -> None:
         super().__init__()
-        self.exported = exported
+        self.exported, self.task, self.preprocess = exported, task, preprocess
 
-    def forward(self, x_NCHW: Tensor) -> Any:
-        found = self.exported(x_NCHW)
-        return found[0] if len(found) == 1 else found
+    def forward(self, inputs: Any) -> Any:
+        return self.task.run_exported(self.exported, inputs, self.preprocess)
 
 
 def is_exported(target: str | os.PathLike) -> bool:
@@ -49,8 +48,8 @@ def load_exported_run(path: str | os.PathLike) -> tuple[ExportedModel, Task, Wei
             f"{path} does not say its task, classes and preprocessing; files of `seewide export` do"
         )
     task = info.make_task()
-    task.build(nn.Identity(), info.facts)  # sets up what the task's loss and predictions need
-    return ExportedModel(exported).eval(), task, info
+    task.prepare_exported(info.facts)
+    return ExportedModel(exported, task, info.preprocess).eval(), task, info
 
 
 def images_of_run(
