@@ -3,7 +3,8 @@
     python -m benchmarks.vision_language floor --data flickr8k_1k
     python -m benchmarks.vision_language retrieval --data flickr8k_1k --tower convnext_atto --seed 1
     python -m benchmarks.vision_language zeroshot --data flowers128 --seed 0
-    python -m benchmarks.vision_language classifier --data flowers128 --seed 0
+    python -m benchmarks.vision_language classifier --data flowers128 --seed 0 --start tower.safetensors
+    python -m benchmarks.vision_language vlm --data flowers128 --start tower.safetensors
 
 Each call appends a row to benchmarks/results/vision-language-cpu.csv. Seconds are CPU seconds of
 the training process, so that they mean the same on a loaded machine.
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -36,22 +40,17 @@ COMPONENTS = 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("floor", "retrieval", "zeroshot", "classifier"))
+    parser.add_argument("what", choices=tuple(MEASURES))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tower", default="unireplknet_a")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--start", type=Path, help="trained weights of the tower")
+    parser.add_argument("--image-size", type=int, default=48)
+    parser.add_argument("--start", type=Path, help="weights of the tower; classifier writes them")
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    measured = {
-        "floor": colour_floor,
-        "retrieval": retrieval,
-        "zeroshot": zeroshot,
-        "classifier": classifier,
-    }[arguments.what](arguments)
-    append(arguments, measured)
+    append(arguments, MEASURES[arguments.what](arguments))
 
 
 def colour_floor(arguments: argparse.Namespace) -> dict[str, float]:
@@ -143,7 +142,7 @@ def train_clip(arguments: argparse.Namespace, data: Path, run: Path) -> float:
     """Train with the laptop recipe by the command line; the CPU seconds it took."""
     words = ["clip", "train", "laptop", "--data", data, "--out", run, "--seed", arguments.seed]
     words += ["--epochs", arguments.epochs, "--workers", 0, "--device", "cpu"]
-    words += ["--set", f"tower={arguments.tower}"]
+    words += ["--set", f"tower={arguments.tower}", "--set", f"image_size={arguments.image_size}"]
     words += [w for setting in arguments.set for w in ("--set", setting)]
     words += ["--tower", arguments.start] if arguments.start else []
     return call(words)
@@ -156,13 +155,89 @@ def classifier(arguments: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         words = ["train", arguments.tower, "--data", arguments.data, "--out", run]
-        words += ["--image-size", 48, "--epochs", arguments.epochs, "--batch-size", 128]
+        words += [
+            "--image-size",
+            arguments.image_size,
+            "--epochs",
+            arguments.epochs,
+            "--batch-size",
+            128,
+        ]
         words += ["--lr", "1e-3", "--seed", arguments.seed, "--workers", 0, "--device", "cpu"]
         seconds = call([*words, *(w for s in arguments.set for w in ("--set", s))])
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        if arguments.start:  # where to leave the weights
-            (run / "best.safetensors").rename(arguments.start)
+        if arguments.start:
+            shutil.copy(run / "best.safetensors", arguments.start)
     return {"cpu_seconds": seconds, "top1": max(row["top1"] for row in rows)}
+
+
+QUESTIONS = {
+    "which flower is this ?": ("this is a {} .", "the flower is a {} .", "a {} ."),
+    "what do you see ?": ("i see a {} .", "there is a {} in the image .", "it shows a {} ."),
+}
+ASKED = 200  # validation images that are described in words
+
+
+def vlm(arguments: argparse.Namespace) -> dict[str, float]:
+    """A language model of random weights on a trained, frozen tower, asked about flowers."""
+    from seewide.vision_language.vlm.answer import ask, grounding
+    from seewide.vision_language.vlm.build import build_vlm
+    from seewide.vision_language.vlm.conversations import ConversationData
+    from seewide.vision_language.vlm.recipes import get_recipe
+    from seewide.vision_language.vlm.small import small_language_model
+    from seewide.vision_language.vlm.train import train
+
+    started = time.process_time()
+    random = np.random.default_rng(arguments.seed)
+    learn, val = (talk_about(arguments.data / split, random) for split in ("train", "val"))
+    texts = [m["content"] for c in [*learn, *val] for m in c.messages] + ["USER: ASSISTANT:"]
+    language, tokenizer = small_language_model(texts, seed=arguments.seed)
+    model = build_vlm(arguments.tower, language, tokenizer, 64, tower_weights=arguments.start,
+                      template="vicuna")  # fmt: skip
+    recipe = dataclasses.replace(get_recipe("laptop"), epochs=arguments.epochs)
+    with tempfile.TemporaryDirectory() as out:
+        data = ConversationData(learn, model)
+        train(model, data, recipe, Path(out), seed=arguments.seed, use_cpu=True)
+    seconds = time.process_time() - started
+    model.model.eval()
+    order = random.permutation(len(val))
+    asked = [val[i] for i in order[:ASKED]]
+    question = next(iter(QUESTIONS))
+    answers = []
+    for conversation in asked:
+        with Image.open(conversation.image) as image:
+            answers.append(ask(model, question, image, most=12))
+    classes = [c.image.parent.name for c in asked]
+    names = [[n for n in set(classes) if n in text.split()] for text in answers]
+    right = [found == [name] for found, name in zip(names, classes, strict=True)]
+    found = grounding(model, [val[i] for i in order])
+    return {
+        "cpu_seconds": seconds,
+        "right class named (%)": 100 * float(np.mean(right)),
+        "right class, answers of other images (%)": 100
+        * float(np.mean([n == [c] for n, c in zip(names[1:] + names[:1], classes, strict=True)])),
+        "distinct answers": float(len(set(answers))),
+        "NLL, right image": found.right,
+        "NLL, another image": found.wrong,
+        "right image better (%)": 100 * found.better,
+        "log10 p of a sign test": float(np.log10(max(found.p_value, 1e-300))),
+    }
+
+
+def talk_about(folder: Path, random: np.random.Generator) -> list:
+    """A question and an answer about each image of a folder of classes, by random templates."""
+    from seewide.vision_language.vlm.conversations import Conversation
+
+    found = []
+    for path in sorted(folder.glob("*/*.jpg")):
+        question = list(QUESTIONS)[random.integers(len(QUESTIONS))]
+        answer = QUESTIONS[question][random.integers(3)].format(path.parent.name)
+        messages = (
+            {"role": "user", "content": f"<image>\n{question}"},
+            {"role": "assistant", "content": answer},
+        )
+        found.append(Conversation(path.name, messages, path))
+    return found
 
 
 def call(words: list) -> float:
@@ -194,6 +269,14 @@ def append(arguments: argparse.Namespace, measured: dict[str, float]) -> None:
             writer.writerow(row)
             print(*row, flush=True)
 
+
+MEASURES = {
+    "floor": colour_floor,
+    "retrieval": retrieval,
+    "zeroshot": zeroshot,
+    "classifier": classifier,
+    "vlm": vlm,
+}
 
 if __name__ == "__main__":
     main()
