@@ -3,7 +3,7 @@
     python -m benchmarks.vision_language floor --data flickr8k_1k
     python -m benchmarks.vision_language retrieval --data flickr8k_1k --tower convnext_atto --seed 1
     python -m benchmarks.vision_language zeroshot --data flowers128 --seed 0
-    python -m benchmarks.vision_language classifier --data flowers128 --seed 0 --start tower.safetensors
+    python -m benchmarks.vision_language classifier --data flowers128 --start tower.safetensors
     python -m benchmarks.vision_language vlm --data flowers128 --start tower.safetensors
 
 Each call appends a row to benchmarks/results/vision-language-cpu.csv. Seconds are CPU seconds of

@@ -39,8 +39,9 @@ COMMANDS = {
     "recipes": "List the training recipes, or show all settings of one.",
     "tasks": "List the tasks, or show the options of one.",
     "clip": "Train, evaluate and export CLIP models with open_clip.",
+    "vlm": "Train vision-language models with transformers, and talk to them.",
 }
-GROUPS = ("clip",)
+GROUPS = ("clip", "vlm")
 OVERVIEW = """usage: seewide COMMAND ...
 
 Large-kernel vision for PyTorch: train, fuse, export and analyze networks.
