@@ -73,7 +73,8 @@ def test_figures(clip, tmp_path):
         draw_maps(clip, images[0], ["red", "$5"], tmp_path / "maps.png"),
         draw_matrix(clip, images, list(COLOURS), tmp_path / "matrix.png"),
     ):
-        assert min(Image.open(path).size) > 100
+        with Image.open(path) as figure:
+            assert min(figure.size) > 100
 
 
 def test_table_13_has_the_printed_means():
