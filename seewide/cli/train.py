@@ -102,14 +102,17 @@ def _resume(arguments: Namespace) -> None:
 def _fit(arguments: Namespace) -> None:
     from seewide.tasks import get_task
     from seewide.train import Runtime, fit
+    from seewide.train.run import default_recipe
 
     values = vars(arguments)
     model, name = _model_and_recipe(values.get("model"), values.get("recipe"))
     if "data" not in values:
         raise InputError("--data is required: `digits`, or what the task reads, such as a folder")
     task = values.get("task") or (get(name).task if name else _guess(values["data"]))
-    name = name or get_task(task).default_recipe_for(values["data"])
-    recipe = get(name)
+    if name is None:
+        name, recipe = default_recipe(task, values["data"], model)
+    else:
+        recipe = get(name)
     runtime = given(arguments, Runtime)
     smoke = "smoke" in values
     starts = {"pretrained", "checkpoint"} & runtime.keys()

@@ -81,6 +81,21 @@ def build_backbone(
         raise InputError(f"could not build {name}: {reason}") from error
 
 
+def has_layer_scale(name: str) -> bool:
+    """Whether the initial value of a network's layer scale can be chosen.
+
+    Unknown networks have one here, so that building them says what is wrong.
+    """
+    try:
+        with torch.device("meta"):
+            timm.create_model(name.partition(".")[0], ls_init_value=0.1)
+    except TypeError as error:
+        return "ls_init_value" not in str(error)
+    except (RuntimeError, NotImplementedError):
+        return True
+    return True
+
+
 def init_by_fan_in(backbone: nn.Module) -> None:
     """Initialize convolutions and linear layers except the classifier with std 1 / sqrt(fan-in).
 

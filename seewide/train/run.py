@@ -23,7 +23,13 @@ from seewide.options import replace as replace_options
 from seewide.recipes import Recipe, get
 from seewide.seeding import seed_all
 from seewide.tasks import DataSplits, Task, TrainingContext, find_backbone, get_task
-from seewide.train.build import build_backbone, check_input, classifiers_of, init_by_fan_in
+from seewide.train.build import (
+    build_backbone,
+    check_input,
+    classifiers_of,
+    has_layer_scale,
+    init_by_fan_in,
+)
 from seewide.train.checkpoint import CONFIG, RunConfig, WeightsInfo, load_state, weights_of
 from seewide.train.evaluate import load_for_task, make_task
 from seewide.train.loop import Run, RunResult
@@ -68,7 +74,7 @@ def fit(
     options = _runtime(Runtime(), runtime)
     data = str(data)
     if recipe is None:
-        recipe = get_task(task or "classification").default_recipe_for(data)
+        recipe_name, recipe = default_recipe(task or "classification", data, model)
     if isinstance(recipe, str):
         recipe_name, recipe = recipe, get(recipe)
     if task not in (None, recipe.task):
@@ -116,6 +122,18 @@ def fit(
                 config.save(folder)
         with processes.raise_on_all_ranks():
             return run.train()
+
+
+def default_recipe(task: str, data: str, model: str | None) -> tuple[str, Recipe]:
+    """The task's choice for the data: its name and settings.
+
+    Without layer scale if the network has none, since nobody asked for it.
+    """
+    name = get_task(task).default_recipe_for(data)
+    recipe = get(name)
+    if recipe.layer_scale and model and not has_layer_scale(model):
+        recipe = replace(recipe, layer_scale=0.0)
+    return name, recipe
 
 
 def resume(run: str | Path, *, console: Console | None = None, **runtime: Any) -> RunResult:

@@ -17,6 +17,7 @@ from seewide.train.build import Precision, build_backbone, resolve_device
 from seewide.train.checkpoint import load_state
 from seewide.train.evaluate import make_task
 from seewide.train.optim import Schedule, make_optimizer
+from seewide.train.run import default_recipe
 
 # No random operations, and none that depend on the other images of a batch.
 PLAIN = make_recipe(
@@ -157,6 +158,13 @@ def test_default_folders_count_up(tmp_path, monkeypatch):
     assert run._folder(None, "a-digits") == (Path("runs/a-digits"), False)
     (tmp_path / "runs" / "a-digits").mkdir(parents=True)
     assert run._folder(None, "a-digits") == (Path("runs/a-digits-2"), False)
+
+
+def test_default_recipe_has_layer_scale_where_the_model_has_one():
+    for model, expected in (("unireplknet_a", 0.1), ("convnext_atto", 0.1), ("lsnet_t", 0.0)):
+        name, chosen = default_recipe("detection", "anywhere", model)
+        assert (name, chosen.layer_scale) == ("small_detection", expected)
+    assert default_recipe("detection", "anywhere", "no_such_network")[1].layer_scale == 0.1
 
 
 def test_layer_scale_is_set_where_the_model_has_one():
