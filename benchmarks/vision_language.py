@@ -175,7 +175,7 @@ QUESTIONS = {
     "which flower is this ?": ("this is a {} .", "the flower is a {} .", "a {} ."),
     "what do you see ?": ("i see a {} .", "there is a {} in the image .", "it shows a {} ."),
 }
-ASKED = 200  # validation images that are described in words
+ASKED = 150  # validation images that are described in words
 
 
 def vlm(arguments: argparse.Namespace) -> dict[str, float]:

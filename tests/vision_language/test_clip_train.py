@@ -183,3 +183,34 @@ def test_wrong_command_lines(command, squares):
         assert result.exit_code == 2, result.output
         assert sentence in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_clip_benchmark_takes_a_run(run, classes, tmp_path):
+    """Its documented command, on a local webdataset, gives the accuracy of `zeroshot`."""
+    pytest.importorskip("clip_benchmark")
+    import tarfile
+
+    root = tmp_path / "squares"
+    (root / "test").mkdir(parents=True)
+    names = sorted(folder.name for folder in (classes / "val").iterdir())
+    with tarfile.open(root / "test" / "0.tar", "w") as archive:
+        for label, name in enumerate(names):
+            for number in range(2):
+                archive.add(classes / "val" / name / f"{number}.png", f"{label}{number}.png")
+                (tmp_path / "label.cls").write_text(str(label))
+                archive.add(tmp_path / "label.cls", f"{label}{number}.cls")
+    (root / "test" / "nshards.txt").write_text("1")
+    (root / "classnames.txt").write_text("\n".join(names))
+    (root / "zeroshot_classification_templates.txt").write_text("a {c} square")
+    words = ["benchmark", "eval", "--model", f"local-dir:{run}", "--pretrained", "",
+             "--dataset", "wds/squares", "--dataset_root", root, "--no_amp", "--num_workers", 0,
+             "--output", tmp_path / "r.json"]  # fmt: skip
+    call(*words)
+    (tmp_path / "templates.txt").write_text("a {c} square")
+    call("zeroshot", run, "--data", classes, "--templates", tmp_path / "templates.txt",
+         "--out", tmp_path / "z.json", "--device", "cpu")  # fmt: skip
+    theirs = json.loads((tmp_path / "r.json").read_text())["metrics"]
+    ours = json.loads((tmp_path / "z.json").read_text())
+    assert 100 * theirs["acc1"] == pytest.approx(ours["acc1"])
+    assert 100 * theirs["mean_per_class_recall"] == pytest.approx(ours["mean_per_class_recall"])

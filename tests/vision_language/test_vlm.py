@@ -211,3 +211,39 @@ def test_paper_size_on_meta():
     assert count["tower"] == pytest.approx(218.5, abs=0.1)
     assert count["projector"] == pytest.approx((1536 + 1) * 4096e-6 + (4096 + 1) * 4096e-6)
     assert count["language"] + 32000 * 4096e-6 == pytest.approx(6738.4, abs=0.1)
+
+
+def test_commands(command, data, tmp_path):
+    """From a language model of random weights to captions, on the command line."""
+    model, trained, image = tmp_path / "0", tmp_path / "1", data.parent / "0.png"
+
+    def call(*words):
+        result = command("vlm", *words)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    text = call("build", "unireplknet_a", "random", "--texts", data, "--image-size", 32,
+                "--out", model)  # fmt: skip
+    assert "image tokens  1" in text
+    settings = ("batch_size=6", "device_batch=6", "epochs=1")
+    changes = [word for setting in settings for word in ("--set", setting)]
+    text = call("train", model, "--data", data, "--recipe", "laptop", "--out", trained,
+                "--workers", 0, "--device", "cpu", *changes)  # fmt: skip
+    assert "12 conversations" in text
+    assert "right is better" in call("grounding", trained, "--data", data)
+    call("caption", trained, image, "--most", 2, "--out", tmp_path / "captions.csv")
+    assert (tmp_path / "captions.csv").read_text().startswith(f"image,caption\n{image},")
+    result = command("vlm", "caption", trained, data, "--most", 2)
+    assert result.exit_code == 2  # no image
+    result = command("vlm", "build", "unireplknet_a", "random", "--out", model)
+    assert "`random` needs --texts" in result.stderr
+
+
+def test_tower_and_projector_as_onnx(vlm, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from seewide.vision_language.export import export_tower
+
+    (file,) = export_tower(vlm.model, tmp_path, 64)
+    assert file.deviation < 1e-4
+    assert file.path.stat().st_size > 1e6

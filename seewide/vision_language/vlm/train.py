@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,6 @@ def training_arguments(
     Raises:
         InputError: the batch is no multiple of what the devices process at once.
     """
-    import os
-
     transformers = require("transformers", EXTRA)
     at_once = recipe.device_batch * int(os.environ.get("WORLD_SIZE", 1))
     if recipe.batch_size % at_once:
@@ -109,6 +108,9 @@ def training_arguments(
             f"batch_size={recipe.batch_size} must be a multiple of {at_once}, the conversations "
             "that all devices process at once"
         )
+    names = {field.name for field in fields(transformers.TrainingArguments)}
+    recompute = "activation_checkpointing"  # "gradient_checkpointing" before transformers 5.2x
+    recompute = recompute if recompute in names else "gradient_checkpointing"
     steps = max(1, round(recipe.epochs * samples / recipe.batch_size))
     return transformers.TrainingArguments(
         output_dir=str(out),
@@ -120,7 +122,7 @@ def training_arguments(
         warmup_steps=round(recipe.warmup * steps),
         weight_decay=recipe.weight_decay,
         bf16=recipe.bf16,
-        gradient_checkpointing=recipe.grad_checkpointing,
+        **{recompute: recipe.grad_checkpointing},
         train_sampling_strategy="group_by_length" if recipe.by_length else "random",
         dataloader_num_workers=workers,
         dataloader_pin_memory=False,
