@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import models, ops, revisions, runtimes, sweep, targets
+from benchmarks import exports, models, ops, revisions, runtimes, sweep, targets
 from benchmarks.conditions import Settings
 from seewide.errors import InputError, unknown
 
@@ -16,6 +16,7 @@ KINDS: dict[str, Callable[[list[str], Settings, Console], None]] = {
     "targets": targets.run,
     "sweep": sweep.run,
     "runtimes": runtimes.run,
+    "exports": exports.run,
 }
 WITH_BASE = ("ops", "models")
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "Apply a trained model to files.",
     "export": "Export the fused model of a run, reload the file and compare the outputs.",
     "convert": "Convert a checkpoint of the authors to safetensors, or back.",
+    "average": "Average the weights of the last epochs of a run.",
     "push": "Write a run as a model folder of the Hugging Face hub, and upload it.",
     "run": "Run another program, such as timm's train.py, with the networks registered.",
     "erf": "Measure and draw effective receptive fields.",

@@ -73,6 +73,19 @@ class ClassificationOptions:
     mixup: float = option(0.0, "Alpha of mixup (0: none).", least=0)
     cutmix: float = option(0.0, "Alpha of CutMix (0: none).", least=0)
     label_smoothing: float = option(0.1, "Label smoothing.", least=0, most=1)
+    loss: str = option(
+        "ce",
+        "ce: cross-entropy; bce: binary cross-entropy of each class, the mean over the classes.",
+        choices=("ce", "bce"),
+    )
+    class_weights: str = option(
+        "none",
+        "balanced: weight each sample by N / (K n), n the samples of its class; none: equally.",
+        choices=("none", "balanced"),
+    )
+    tta: bool = option(
+        False, "Evaluation: average the logits of the image and its mirror image.", may_change=True
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -98,6 +111,7 @@ class Classification(Task[ClassificationOptions]):
 
     def open(self, data: str) -> DataSplits:
         found = open_classification(data)
+        self._label_counts = count_labels(found.train, len(found.class_names))
         facts = {"class_names": list(found.class_names)}
         return DataSplits(
             found.name, found.train, found.val, found.held_out, facts, found.short,
@@ -147,9 +161,11 @@ class Classification(Task[ClassificationOptions]):
 
     def build(self, backbone: nn.Module, facts: Facts) -> nn.Module:
         options, classes = self.options, len(facts["class_names"])
-        self._criterion: nn.Module = nn.CrossEntropyLoss(
-            label_smoothing=options.label_smoothing, reduction="none"
-        )
+        smoothing = options.label_smoothing
+        if options.loss == "bce":
+            self._criterion: nn.Module = PerSampleBinaryCrossEntropy(smoothing)
+        else:
+            self._criterion = nn.CrossEntropyLoss(label_smoothing=smoothing, reduction="none")
         self._mix = None
         if options.mixup or options.cutmix:
             self._mix = Mixup(
@@ -158,7 +174,8 @@ class Classification(Task[ClassificationOptions]):
                 label_smoothing=options.label_smoothing,
                 num_classes=classes,
             )
-            self._criterion = PerSampleSoftCrossEntropy()
+            if options.loss == "ce":
+                self._criterion = PerSampleSoftCrossEntropy()
         return backbone
 
     def prepare(self, model: nn.Module, context: TrainingContext) -> None:
@@ -175,7 +192,25 @@ class Classification(Task[ClassificationOptions]):
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
         x_NCHW, target = self.mixed(batch)
-        return {"loss": self._criterion(model(x_NCHW), target).sum(), "weight": len(x_NCHW)}
+        loss_N = self._criterion(model(x_NCHW), target)
+        if self.options.class_weights == "none":
+            return {"loss": loss_N.sum(), "weight": len(x_NCHW)}
+        weight_N = self.sample_weights(target)
+        return {"loss": (loss_N * weight_N).sum(), "weight": float(weight_N.sum())}
+
+    def sample_weights(self, target: Tensor) -> Tensor:
+        """(N,) weights of samples by their class, or by their classes where they are mixed.
+
+        Raises:
+            InputError: the data does not say how many samples each class has.
+        """
+        counts_K = getattr(self, "_label_counts", None)
+        if counts_K is None:
+            raise InputError("class_weights=balanced needs data that lists its labels")
+        K = len(counts_K)
+        weight_K = counts_K.sum() / (K * counts_K.clamp(min=1))
+        weight_K = weight_K.to(target.device, torch.float32)
+        return weight_K[target] if target.ndim == 1 else target.float() @ weight_K
 
     def mixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images, mixed in place, and their targets: (N,) classes or (N, K) probabilities."""
@@ -186,7 +221,10 @@ class Classification(Task[ClassificationOptions]):
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (N, K)."""
-        return model(batch["image"])
+        x_NCHW = batch["image"]
+        if not self.options.tta:
+            return model(x_NCHW)
+        return (model(x_NCHW) + model(x_NCHW.flip(3))) / 2
 
     def metric(self, facts: Facts) -> ClassificationMetric:
         return ClassificationMetric(len(facts["class_names"]))
@@ -222,6 +260,36 @@ class Classification(Task[ClassificationOptions]):
         names = facts["class_names"]
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return {"classes": [{"name": names[k], "probability": p} for k, p in pairs]}
+
+
+def count_labels(samples: Samples, classes: int) -> Tensor | None:
+    """(K,) samples of each class; None where the data does not list its labels."""
+    if samples.labels is None:
+        return None
+    return torch.bincount(torch.as_tensor(samples.labels).long(), minlength=classes)
+
+
+class PerSampleBinaryCrossEntropy(nn.Module):
+    """The mean over the classes of the binary cross-entropy, for classes or (N, K) targets.
+
+    As timm's `BinaryCrossEntropy`, before the mean over the samples.
+    """
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+
+    def forward(self, x_NK: Tensor, target: Tensor) -> Tensor:
+        if target.ndim == 1:
+            off = self.smoothing / x_NK.shape[1]
+            target_NK = torch.full_like(x_NK, off)
+            target_NK.scatter_(1, target[:, None], 1 - self.smoothing + off)
+        else:
+            target_NK = target.to(x_NK.dtype)
+        losses_NK = nn.functional.binary_cross_entropy_with_logits(
+            x_NK, target_NK, reduction="none"
+        )
+        return losses_NK.mean(1)
 
 
 class PerSampleSoftCrossEntropy(SoftTargetCrossEntropy):

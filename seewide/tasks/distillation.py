@@ -101,6 +101,8 @@ class Distillation(Classification):
             InputError: no such run or model, no weights, other classes, or images that it cannot
                 take.
         """
+        if self.options.class_weights != "none":
+            raise InputError("distillation weights all classes equally; set class_weights=none")
         super().prepare(model, context)
         self._teacher = load_teacher(self.options.teacher, context).to(context.device)
         if isinstance(model.get_classifier(), tuple):

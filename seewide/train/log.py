@@ -21,6 +21,7 @@ from rich.console import Console
 from seewide.errors import InputError, require, write_atomically
 from seewide.tasks import Score
 from seewide.train.lines import json_line, read_json_lines
+from seewide.train.tracking import Tracker
 
 STEPS, TENSORBOARD = "steps.jsonl", "tensorboard"
 WINDOW = 20  # optimizer steps that the speed is a mean of
@@ -75,6 +76,7 @@ class ProgressLogger:
         every: steps from one line of `steps.jsonl` to the next.
         device: whose memory is reported.
         tensorboard: whether to log to TensorBoard too.
+        tracker: name of an experiment tracker to log to as well, see `Tracker`.
         console: where a line appears every minute if it is no terminal; None for nowhere.
         clock: returns seconds; for tests.
 
@@ -93,6 +95,7 @@ class ProgressLogger:
         every: int = 10,
         device: torch.device | str = "cpu",
         tensorboard: bool = False,
+        tracker: str = "",
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,6 +103,7 @@ class ProgressLogger:
         self.done, self.every, self.device = done, every, torch.device(device)
         self.console, self.clock = console, clock
         self._tensorboard = _tensorboard(folder / TENSORBOARD, done) if tensorboard else None
+        self._tracker = Tracker(tracker, folder) if tracker else None
         self._done_at_start, self._start = done, clock()
         self._last_line = self._start
         self._times = deque([self._start], maxlen=WINDOW + 1)
@@ -147,8 +151,12 @@ class ProgressLogger:
                 if name != "epoch" and value is not None:
                     self._tensorboard.add_scalar(f"epoch/{name}", value, row["epoch"])
             self._tensorboard.flush()
+        if self._tracker is not None:
+            self._tracker.log("epoch", {k: v for k, v in row.items() if k != "epoch"}, self.done)
 
     def close(self) -> None:
+        if self._tracker is not None:
+            self._tracker.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -175,6 +183,10 @@ class ProgressLogger:
             for name, value in row.items():
                 if name not in ("step", "epoch", "seconds_left"):
                     self._tensorboard.add_scalar(f"step/{name}", value, progress.step)
+        if self._tracker is not None:
+            hidden = ("step", "epoch", "seconds_left")
+            numbers = {key: value for key, value in row.items() if key not in hidden}
+            self._tracker.log("step", numbers, progress.step)
 
     def _print(self, progress: Progress, now: float) -> None:
         if now - self._last_line < SECONDS:

@@ -223,6 +223,7 @@ class Run:
             done=done,
             device=self.processes.device,
             tensorboard=self.config.runtime.tensorboard,
+            tracker=self.config.runtime.tracker,
             console=self.console,
         )
 

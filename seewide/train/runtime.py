@@ -91,6 +91,13 @@ class Runtime:
     tensorboard: bool = option(
         False, "Also write TensorBoard logs to the run folder.", may_change=True, flag=True
     )
+    tracker: str = option(
+        "",
+        "Also log to an experiment tracker, as accelerate spells it: wandb, mlflow, trackio ...",
+        may_change=True,
+        flag=True,
+        metavar="NAME",
+    )
 
     def __post_init__(self) -> None:
         check(self)
