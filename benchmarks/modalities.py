@@ -31,7 +31,8 @@ from seewide.reparam import fuse
 from seewide.train import evaluate, fit, load_run
 from seewide.train.build import count_parameters
 
-RESULTS = Path(__file__).parent / "results" / f"modalities-cpu-torch{torch.__version__}.csv"
+VERSION = torch.__version__.partition("+")[0]
+RESULTS = Path(__file__).parent / "results" / f"modalities-cpu-torch{VERSION}-float32.csv"
 COLUMNS = ("case", "method", "seed", "scores", "steps", "cpu seconds", "parameters")
 QUIET = Console(quiet=True)
 

@@ -145,6 +145,7 @@ class Audio(Task[AudioOptions]):
 
     def build(self, backbone: nn.Module, facts: Facts) -> nn.Module:
         options = self.options
+        self._rate = facts["sample_rate"]
         frontend = LogMel(
             facts["sample_rate"],
             options.mel_bins,
@@ -251,6 +252,11 @@ class Audio(Task[AudioOptions]):
 
     def read(self, path: Path) -> Iterable[Sample]:
         waveform, rate = read_wave(path)
+        if rate != self._rate:
+            raise InputError(
+                f"{path} has a sample rate of {rate} Hz, the model was trained on recordings of "
+                f"{self._rate} Hz; resample it"
+            )
         yield {"waveform": waveform, "sample_rate": rate, "label": 0}
 
     def describe(self, prediction: Tensor, index: int, facts: Facts) -> dict[str, Any]:

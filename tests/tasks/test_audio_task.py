@@ -2,9 +2,6 @@
 
 import csv
 import json
-import signal
-import subprocess
-import sys
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from task_runs import (
+    QUIET,
+    TINY,
+    assert_a_killed_run_resumes_to_the_same_bits,
+    assert_two_processes_learn_what_one_does,
+    train,
+)
 
 from seewide.data.audio import describe_audio, open_audio
 from seewide.data.waves import read_wave
@@ -20,9 +23,8 @@ from seewide.errors import InputError
 from seewide.recipes import get
 from seewide.tasks import guess_task
 from seewide.tasks.audio import Audio, AudioOptions, MultiLabelMetric
-from seewide.train import Predictor, evaluate, fit, resume
+from seewide.train import Predictor, evaluate, fit
 
-QUIET = Console(quiet=True)
 RATE = 8000
 PITCHES = {"high": 2000.0, "low": 400.0, "middle": 900.0}
 
@@ -65,24 +67,13 @@ RECIPE = replace(
     get("small_audio"),
     options={"mel_bins": 32, "frames": 32, "freq_mask": 4, "time_mask": 4, "noise": 0.05,
              "roll": 2, "speed": 0.05, "gain": 3.0, "mixup": 0.3},
-    model="unireplknet_a",
-    model_options={"dims": (8, 12, 16, 20), "depths": (1, 1, 1, 1)},
     epochs=2,
     batch_size=8,
     device_batch=4,
     drop_path=0.1,
     lr=4e-3,
+    **TINY,
 )  # fmt: skip
-
-
-def train(data, out, recipe=RECIPE, **how):
-    return fit(None, data, recipe, out, task="audio", console=QUIET, workers=0, **how)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "best.safetensors")
 
 
 def test_folder_per_class(tones):
@@ -263,41 +254,19 @@ def test_pitches_are_learned_and_predicted(tones, tmp_path):
     figure.savefig(tmp_path / "figure.png")
     (silent,) = predictor(write_wave(tmp_path / "silent.wav", np.zeros(900)))
     assert "is silent" in silent.error
+    (faster,) = predictor(write_wave(tmp_path / "fast.wav", tone(2000, 50), rate=16000))
+    assert "sample rate of 16000 Hz, the model was trained on recordings of 8000" in faster.error
 
 
-# The process kills itself in the second epoch, when the checkpoint of the first is there.
-KILLED = """
-import os, signal, sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_audio_task, torch
-torch.set_num_threads(1)  # as this folder's tests
-from seewide.tasks.audio import Audio
-loss, calls = Audio.loss, []
-
-def kill(self, model, batch):
-    calls.append(1)
-    if len(calls) == 7:
-        while not list(Path(sys.argv[3]).glob("last*")):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return loss(self, model, batch)
-
-Audio.loss = kill
-test_audio_task.train(sys.argv[2], sys.argv[3])
-"""
+def test_a_killed_run_resumes_to_the_same_bits(tones, tmp_path):
+    assert_a_killed_run_resumes_to_the_same_bits(tones, tmp_path, RECIPE, 7)
 
 
-def test_run_killed_in_the_second_epoch_ends_as_an_uninterrupted_one(tones, tmp_path):
-    train(tones, tmp_path / "all")
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", KILLED, str(here), str(tones), str(tmp_path / "killed")]
-    done = subprocess.run(command, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    resume(tmp_path / "killed", console=QUIET)
-    expected, resumed = weights(tmp_path / "all"), weights(tmp_path / "killed")
-    assert expected.keys() == resumed.keys()
-    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tones, tmp_path):
+    options = {"mel_bins": 32, "frames": 32}
+    recipe = replace(RECIPE, options=options, drop_path=0.0, ema_decay=0.0)
+    assert_two_processes_learn_what_one_does(tones, tmp_path, recipe)
 
 
 def test_bf16_and_workers_train_too(tones, tmp_path):

@@ -1,9 +1,6 @@
 """Forecasting: tables on disk, damaged ones, training, resuming, baselines, prediction."""
 
 import csv
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
-from safetensors.torch import load_file
+from task_runs import (
+    TINY,
+    assert_a_killed_run_resumes_to_the_same_bits,
+    assert_two_processes_learn_what_one_does,
+    train,
+)
 
 from seewide.data.series import load_array, open_series, read_series, time_marks
 from seewide.errors import InputError
@@ -24,9 +25,8 @@ from seewide.tasks.forecasting import (
     ForecastMetric,
     ridge_baseline,
 )
-from seewide.train import Predictor, evaluate, fit, resume
+from seewide.train import Predictor, evaluate
 
-QUIET = Console(quiet=True)
 START = datetime(2020, 1, 1)
 
 
@@ -57,19 +57,14 @@ def table(tmp_path_factory):
 RECIPE = replace(
     get("small_series"),
     options={"steps": 16, "horizon": 8, "width": 16, "season": 12, "val_share": 0.2},
-    model="unireplknet_a",
-    model_options={"dims": (8, 12, 16, 20), "depths": (1, 1, 1, 1)},
     epochs=2,
     steps=0,
     batch_size=32,
     device_batch=16,
     drop_path=0.1,
     lr=2e-3,
+    **TINY,
 )
-
-
-def train(data, out, recipe=RECIPE, **how):
-    return fit(None, data, recipe, out, task="forecasting", console=QUIET, workers=0, **how)
 
 
 def test_tables_are_recognized_and_split_in_time(table):
@@ -207,36 +202,12 @@ def test_forecasts_beat_repetition_and_are_predicted(table, tmp_path, decoder):
     assert "columns a, b, the model was trained for s0, s1" in wrong.error
 
 
-# The process kills itself in the second epoch, when the checkpoint of the first is there.
-KILLED = """
-import os, signal, sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_forecasting, torch
-torch.set_num_threads(1)  # as this folder's tests
-from seewide.tasks.forecasting import Forecasting
-loss, calls = Forecasting.loss, []
-
-def kill(self, model, batch):
-    calls.append(1)
-    if len(calls) == 13:
-        while not list(Path(sys.argv[3]).glob("last*")):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return loss(self, model, batch)
-
-Forecasting.loss = kill
-test_forecasting.train(sys.argv[2], sys.argv[3])
-"""
+def test_a_killed_run_resumes_to_the_same_bits(table, tmp_path):
+    assert_a_killed_run_resumes_to_the_same_bits(table, tmp_path, RECIPE, 13)
 
 
-def test_run_killed_in_the_second_epoch_ends_as_an_uninterrupted_one(table, tmp_path):
-    train(table, tmp_path / "all")
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", KILLED, str(here), str(table), str(tmp_path / "killed")]
-    done = subprocess.run(command, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    resume(tmp_path / "killed", console=QUIET)
-    expected, resumed = (load_file(tmp_path / n / "best.safetensors") for n in ("all", "killed"))
-    assert expected.keys() == resumed.keys()
-    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(table, tmp_path):
+    options = {**RECIPE.options, "dropout": 0.0}
+    recipe = replace(RECIPE, options=options, drop_path=0.0)
+    assert_two_processes_learn_what_one_does(table, tmp_path, recipe)

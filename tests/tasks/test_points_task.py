@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from task_runs import (
+    QUIET,
+    TINY,
+    assert_a_killed_run_resumes_to_the_same_bits,
+    assert_two_processes_learn_what_one_does,
+)
 
 from seewide.data.points import check_cloud, describe_points, open_points, read_cloud
 from seewide.errors import InputError
@@ -14,8 +19,6 @@ from seewide.recipes import get
 from seewide.tasks import guess_task
 from seewide.tasks.points import CloudMetric, Points, PointsOptions
 from seewide.train import Predictor, evaluate, fit
-
-QUIET = Console(quiet=True)
 
 
 def cloud(kind: int, seed: int, count: int = 64) -> np.ndarray:
@@ -37,11 +40,10 @@ def write_npz(folder: Path, per_class: int = 6) -> Path:
 RECIPE = replace(
     get("small_points"),
     options={"projection": "depth", "side": 32, "rotate": "up", "label_smoothing": 0.0},
-    model="unireplknet_a",
-    model_options={"dims": (8, 12, 16, 20), "depths": (1, 1, 1, 1)},
     epochs=6,
     batch_size=9,
     lr=4e-3,
+    **TINY,
 )
 
 
@@ -180,3 +182,34 @@ def test_shapes_are_learned_and_predicted(tmp_path, projection):
     np.save(tmp_path / "few.npy", np.full((30, 3), np.nan))
     (damaged,) = predictor(tmp_path / "few.npy")
     assert "NaN" in damaged.error
+
+
+LEARNED = {**RECIPE.options, "projection": "learned", "neighbours": 8, "views": "three"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [RECIPE.options, LEARNED], ids=["depth", "learned"])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, options):
+    recipe = replace(RECIPE, options=options, epochs=2)
+    data = tmp_path / "data"
+    data.mkdir()
+    assert_a_killed_run_resumes_to_the_same_bits(write_npz(data), tmp_path, recipe, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [RECIPE.options, LEARNED], ids=["depth", "learned"])
+def test_bf16_and_worker_processes_train_too(tmp_path, options):
+    recipe = replace(RECIPE, options=options, epochs=1)
+    data = tmp_path / "data"
+    data.mkdir()
+    result = fit(None, write_npz(data), recipe, tmp_path / "run", workers=2, amp="bf16")
+    assert np.isfinite(result.scores["loss"])
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tmp_path):
+    options = {**RECIPE.options, "rotate": "none", "scale": 1.0, "shift": 0.0}
+    recipe = replace(RECIPE, options=options, batch_size=8, epochs=2)
+    data = tmp_path / "data"
+    data.mkdir()
+    assert_two_processes_learn_what_one_does(write_npz(data), tmp_path, recipe)
