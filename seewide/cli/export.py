@@ -48,6 +48,8 @@ def run(arguments: Namespace) -> None:
     if is_int8 and (arguments.free_size or arguments.runtime):
         raise InputError(f"{format} takes neither --free-size nor --for")
     model, task, info = load_run(folder)
+    if task.not_exported and format != "safetensors":
+        raise InputError(f"{folder} cannot be exported as {format}: {task.not_exported}")
     if arguments.bundle is not None:
         write_bundle(model, task, info, arguments)
         return

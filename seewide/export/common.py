@@ -74,18 +74,20 @@ class Axes:
     multiple: int = 1
     names: tuple[str, ...] = ()
 
-    def shapes(self, N: int, H: int, W: int) -> list[tuple[int, int, int]]:
-        """(N, H, W) of the inputs that are compared; the first is the example's."""
+    def shapes(self, example: Sequence[int]) -> list[tuple[int, ...]]:
+        """The shapes of the inputs that are compared; the first is the example's."""
+        N, *rest = example
         more, m = N + self.batch, self.multiple
         if not self.size:
-            return [(N, H, W), (more, H, W)]
+            return [(N, *rest), (more, *rest)]
+        C, H, W = rest
         # The traced size is no power of two, so that no layer takes a shortcut for its own size.
         small = max(64, self.least, H // 2)
         sides = (64, 32, 96) if m == 1 else (2 * m, m, 3 * m)
         return [
-            (N, H, W),
-            (more, H + sides[0], W + sides[1]),
-            (1, -(-small // m) * m, W + sides[2]),
+            (N, C, H, W),
+            (more, C, H + sides[0], W + sides[1]),
+            (1, C, -(-small // m) * m, W + sides[2]),
         ]
 
     def __str__(self) -> str:
@@ -150,7 +152,8 @@ def prepare(
     """Fuse the model, fold constant kernels, and compute its outputs on inputs of several shapes.
 
     Args:
-        example: (N, C, H, W), floating point.
+        example: (N, C, H, W), or (N, ...) of other signals: waveforms, clips, windows of series;
+            floating point.
         axes: which are free; with free height and width three sizes are compared.
 
     Raises:
@@ -158,7 +161,7 @@ def prepare(
     """
     if (
         not isinstance(example, Tensor)
-        or example.ndim != 4
+        or example.ndim < 2
         or 0 in example.shape
         or not example.is_floating_point()
     ):
@@ -170,18 +173,20 @@ def prepare(
         raise InputError(
             f"the example must be floating point of shape (N, C, H, W) with N >= 1, got {got}"
         )
+    if axes.size and example.ndim != 4:
+        raise InputError(f"only images have a free height and width, not {tuple(example.shape)}")
     original = copy.deepcopy(model).cpu().eval()
     example = example.detach().cpu()
-    N, _, H, W = example.shape
-    inputs = [example] + [_noise(example, *shape) for shape in axes.shapes(N, H, W)[1:]]
+    N, *rest = example.shape
+    inputs = [example] + [_noise(example, shape) for shape in axes.shapes(example.shape)[1:]]
     with torch.no_grad():
         fused = fold_constants(fuse(original, example))
         wanted = [outputs(original(x)) for x in inputs]
-    size = "H,W" if axes.size else f"{H},{W}"
+    fixed = [rest[0], "H", "W"] if axes.size else rest
     properties = {
         "producer": f"seewide {__version__}",
         "form": "fused",
-        "input": f"{'N' if axes.batch else N},{example.shape[1]},{size}",
+        "input": ",".join(map(str, ["N" if axes.batch else N, *fixed])),
         **({"outputs": ",".join(axes.names)} if axes.names else {}),
         **({"runtime": for_runtime} if for_runtime else {}),
         **{str(key): str(value) for key, value in (metadata or {}).items()},
@@ -282,8 +287,8 @@ def agreement(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     return same / total if total else 1.0
 
 
-def _noise(example: Tensor, N: int, H: int, W: int) -> Tensor:
+def _noise(example: Tensor, shape: Sequence[int]) -> Tensor:
     """Noise of another shape, of the mean and spread of `example`."""
-    noise = torch.empty(N, example.shape[1], H, W, dtype=example.dtype)
+    noise = torch.empty(*shape, dtype=example.dtype)
     noise.normal_(generator=torch.Generator().manual_seed(0))
     return noise * example.std() + example.mean()

@@ -155,6 +155,7 @@ class Task(Generic[O]):
         preferred_to: tasks that recognize this task's data too, as what it is not in the first
             place: frames of videos are images.
         file_formats: that `write_files` knows; `seewide predict --files` takes the first of them.
+        not_exported: a sentence that says why `seewide export` cannot write the models, if so.
         needs_text: whether `read` takes `text` too: what to look for in the file.
     """
 
@@ -167,6 +168,7 @@ class Task(Generic[O]):
     preferred_to: ClassVar[tuple[str, ...]] = ()
     file_formats: ClassVar[tuple[str, ...]] = ()
     needs_text: ClassVar[bool] = False
+    not_exported: ClassVar[str] = ""
 
     def __init__(self, options: O | None = None) -> None:
         self.options: O = self.Options() if options is None else options

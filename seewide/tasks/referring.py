@@ -90,6 +90,7 @@ class Referring(Task[ReferringOptions]):
     default_recipe = "small_referring"
     preferred_to = ("classification", "detection", "segmentation")
     needs_text = True
+    not_exported = "its model reads words beside the image, and exported files have one input"
 
     def __init__(self, options: ReferringOptions | None = None) -> None:
         super().__init__(options)
