@@ -30,10 +30,12 @@ def confident(system: str, backbone: str, **options):
 
 
 def test_axes_of_a_file():
-    assert Axes().shapes(2, 64, 96) == [(2, 64, 96), (3, 64, 96)]
-    assert Axes(size=True).shapes(2, 64, 96) == [(2, 64, 96), (3, 128, 128), (1, 64, 192)]
+    assert Axes().shapes((2, 3, 64, 96)) == [(2, 3, 64, 96), (3, 3, 64, 96)]
+    shapes = [(2, 3, 64, 96), (3, 3, 128, 128), (1, 3, 64, 192)]
+    assert Axes(size=True).shapes((2, 3, 64, 96)) == shapes
     axes = Axes(batch=False, size=True, least=160, multiple=32)
-    assert axes.shapes(1, 160, 160) == [(1, 160, 160), (1, 224, 192), (1, 160, 256)]
+    shapes = [(1, 3, 160, 160), (1, 3, 224, 192), (1, 3, 160, 256)]
+    assert axes.shapes((1, 3, 160, 160)) == shapes
     assert str(Axes(batch=False, size=True)) == "height, width"
 
 
