@@ -3,7 +3,8 @@
 One network of each family, with random weights, in every format of `seewide.export`: the largest
 deviation of the file's outputs from the model's, relative to the largest output, as `export_model`
 finds it by running the file again at several batch sizes (and sizes of images, where these are
-free), or the sentence by which it is refused. The file is written after each row.
+free), or the sentence by which it is refused. The file is written after each row; rows
+of networks and forms that a run does not measure stay.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import timm
 import torch
 from rich.console import Console
 
-from benchmarks.conditions import Settings, conditions, describe, write_rows
+from benchmarks.conditions import RESULTS, Settings, conditions, describe, read_csv, write_rows
 from seewide.console import make_table
 from seewide.errors import InputError, unknown
 from seewide.export import SUFFIX, export_model
@@ -72,14 +73,17 @@ def run(names: list[str], settings: Settings, console: Console) -> None:
             raise unknown("model", name, NETWORKS)
     names = names or list(NETWORKS[:1] if settings.quick else NETWORKS)
     forms = list(FORMS)[:1] if settings.quick else list(FORMS)
+    label = f"exports-cpu-torch{torch.__version__.partition('+')[0]}"
+    path = RESULTS / f"{label}.csv"
+    before = [tuple(row.values()) for row in read_csv(path)] if path.is_file() else []
     found: list[tuple[str, ...]] = []
     for line in lines(names, forms):
         found.append(line)
         console.print("  ".join(line), markup=False, soft_wrap=True)
         if not settings.quick:
             facts = {**conditions(settings), "image": f"{SIDE} x {SIDE} pixels, random weights"}
-            label = f"exports-cpu-torch{torch.__version__.partition('+')[0]}"
-            write_rows(label, facts, COLUMNS, found)
+            measured = {row[:2] for row in found}
+            write_rows(label, facts, COLUMNS, [r for r in before if r[:2] not in measured] + found)
     table = make_table("", *COLUMNS, left=("network", "form", "sentence"))
     for line in found:
         table.add_row(*line)

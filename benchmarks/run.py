@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import exports, models, ops, revisions, runtimes, sweep, targets
+from benchmarks import exports, models, ops, revisions, runtimes, serving, sweep, targets
 from benchmarks.conditions import Settings
 from seewide.errors import InputError, unknown
 
@@ -17,6 +17,7 @@ KINDS: dict[str, Callable[[list[str], Settings, Console], None]] = {
     "sweep": sweep.run,
     "runtimes": runtimes.run,
     "exports": exports.run,
+    "serving": serving.run,
 }
 WITH_BASE = ("ops", "models")
 

@@ -121,3 +121,32 @@ def test_openvino_int8_agrees_and_has_its_facts(run, tmp_path):
     with pytest.raises(InputError, match=r"only .*% of the answers"):
         export_int8(model, tmp_path / "b.xml", "openvino_int8", images, least_agreement=1.01)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+
+
+@pytest.mark.slow
+def test_predict_on_500_mixed_files_ends_with_a_table_and_the_names(command, run, tmp_path):
+    """Images in folders, broken ones, one of 400 million pixels, text and hidden files."""
+    folder = tmp_path / "mixed"
+    for name in ("a", "b c", "ü"):
+        (folder / name).mkdir(parents=True)
+    kinds = (".png", ".jpg", ".bmp", ".gif", ".webp")
+    for index in range(430):
+        place = folder / ("a", "b c", "ü")[index % 3] / f"{index}{kinds[index % 5]}"
+        Image.new("RGB", (8 + index % 40, 30), (index % 256, 90, 200)).save(place)
+    for index in range(40):
+        (folder / "a" / f"broken{index}.jpg").write_bytes(b"\xff\xd8\xff" + bytes(index))
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+    for index in range(28):
+        (folder / "b c" / f"notes{index}.txt").write_text("not an image")
+    (folder / ".hidden.png").write_bytes(b"")
+    out = tmp_path / "out.csv"
+    result = command("predict", run, folder, "--out", out)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 430
+    assert lines[0].startswith("file,classes 1 name,classes 1 probability")
+    assert "huge.png" in result.stderr
+    for index in range(40):
+        assert f"broken{index}.jpg" in result.stderr
+    assert ".hidden" not in result.output
