@@ -60,7 +60,7 @@ ENTRIES = {
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "boxes": {"short": 160, "long": 480, "scales": ()},
-    "masks": {"short": 160, "long": 480, "scales": (), "regions": 64},
+    "masks": {"short": 160, "long": 480, "scales": ()},
     "classes": {"short": 120, "long": 480, "crop": 96, "ignore": 11},
 }
 
