@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import sys
 from argparse import REMAINDER, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from seewide.cli._parser import Parser
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DETAILS = """
 clip-benchmark (`pip install clip-benchmark`) takes any model of open_clip by name; this
@@ -27,8 +32,20 @@ def run(arguments: Namespace) -> None:
 
     register()
     program = require("clip_benchmark.cli", "clip-benchmark")
+    metrics = require("clip_benchmark.metrics.zeroshot_classification", "clip-benchmark")
+    metrics.accuracy = accuracy
     words, sys.argv = sys.argv, ["clip_benchmark", *arguments.words]
     try:
         program.main()
     finally:
         sys.argv = words
+
+
+def accuracy(scores_NK: Tensor, label_N: Tensor, topk: Sequence[int] = (1,)) -> list[float]:
+    """Shares of images whose class is among the k best.
+
+    clip-benchmark 1.6.2 turns an array of one element into a number, which NumPy no longer does.
+    """
+    order = scores_NK.topk(max(topk), dim=1).indices
+    hit = order == label_N[:, None].to(order.device)
+    return [float(hit[:, :k].any(1).double().mean()) for k in topk]

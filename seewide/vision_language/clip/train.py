@@ -58,10 +58,16 @@ def train(
         The weights, `out/open_clip_model.safetensors`.
 
     Raises:
-        InputError: wrong settings or data; a run folder that exists, or does not when resuming.
+        InputError: wrong settings or data; a run folder that exists, or does not when resuming;
+            several processes on a CPU, whose device open_clip hands to DistributedDataParallel,
+            which takes none there.
     """
     for package in PACKAGES:
         require(package, EXTRA)
+    if device == "cpu" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            "open_clip trains several processes on GPUs only; on a CPU start one, without torchrun"
+        )
     first = int(os.environ.get("RANK", 0)) == 0
     if resume:
         recipe, data = read_recipe(out)
