@@ -210,7 +210,7 @@ def test_predict_names_unreadable_files_and_continues(command, refused, run, dig
     broken.write_text("not much of a JPEG")
     result = command("predict", run, broken, digit)
     assert result.exit_code == 2
-    assert str(digit)[:20] in result.stdout  # a long path is folded
+    assert "digit.png" in result.stdout
     assert "broken.jpg" in result.stderr
     assert "1 of 2 files could not be read" in result.stderr
     assert "must end in .json or .csv" in refused("predict", run, digit, "--out", "x.txt")

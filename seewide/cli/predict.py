@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
@@ -65,7 +66,11 @@ def run(arguments: Namespace) -> int:
             size = prediction.sample["image"].size if format else (0, 0)
             found.append(FilePrediction(path, size, prediction.description))
     if found:
-        rows = [{"file": str(one.path), **task.summary(one.description)} for one in found]
+        names = short_names([one.path for one in found])
+        rows = [
+            {"file": name, **task.summary(one.description)}
+            for name, one in zip(names, found, strict=True)
+        ]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         print_table("", columns, [[brief(row.get(key)) for key in columns] for row in rows])
     written = []
@@ -123,6 +128,13 @@ def find_files(
         if not files:
             raise InputError(f"there are no files in {word}")
         yield from files
+
+
+def short_names(paths: list[Path]) -> list[str]:
+    """The paths below the folder that they have in common, so that a table has room for them."""
+    absolute = [path.absolute() for path in paths]
+    common = os.path.commonpath([path.parent for path in absolute])
+    return [str(path.relative_to(common)) for path in absolute]
 
 
 def brief(value: Any) -> str:
