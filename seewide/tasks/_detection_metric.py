@@ -107,10 +107,8 @@ class DetectionMetric:
         """The images with the most errors."""
         names = ("objects", "missed", "false")
         rows = [(self.names[i], *(self.images[i][k] for k in names)) for i in self.worst()]
-        columns = ("image", "objects", "missed", "false detections")
-        return ResultTable(
-            f"Most errors (scores from {SHOWN_SCORE}, IoU 0.5)", columns, rows[:count]
-        )
+        columns = ("image", "objects", "missed at IoU 0.5", f"false from score {SHOWN_SCORE}")
+        return ResultTable("Worst images", columns, rows[:count])
 
     def draw_curves(self, path: Path) -> Path:
         """Precision over recall at IoU 0.5, per class."""
