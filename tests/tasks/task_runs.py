@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
@@ -53,28 +52,29 @@ def assert_a_killed_run_resumes_to_the_same_bits(
 
 
 def assert_two_processes_learn_what_one_does(data: Path, tmp_path: Path, recipe: Recipe) -> None:
-    """The same recipe on one process and on two, in float32: equal up to rounding.
+    """A recipe on one process and on two: parameters are equal up to rounding.
 
-    The recipe must be without random augmentation of micro-batches, whose random numbers depend on
-    the process.
+    The network is one without batch norm, whose statistics are those of each process, and the
+    optimizer SGD: Adam makes much of rounding errors where gradients are near zero. The recipe must
+    be without random augmentation of micro-batches.
     """
     sys.path.insert(0, str(HERE.parent / "train"))
     try:
         from launch import finish, start
     finally:
         sys.path.pop(0)
-    one = train(data, tmp_path / "one", recipe)
+    recipe = replace(
+        recipe, model="test_convnext", model_options={}, layer_scale=0.0, optimizer="sgd",
+        device_batch=recipe.batch_size // 2, epochs=1,
+    )  # fmt: skip
+    train(data, tmp_path / "one", recipe)
     words = [HERE / "task_runs.py", data, tmp_path / "two", repr(asdict(recipe)), 0]
     for code, _, complaint in finish(start(2, words)):
         assert code == 0, complaint
     expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-2, atol=2e-3, msg=key)
-    row = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[-1]
-    import json
-
-    loss = json.loads(row)["val_loss"]
-    assert loss == pytest.approx(one.scores["loss"], rel=1e-2)
+        if "running" not in key and "num_batches" not in key:
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4, msg=key)
 
 
 def main(data: str, out: str, recipe: str, calls: str) -> None:
