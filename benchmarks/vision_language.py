@@ -168,7 +168,7 @@ def classifier(arguments: argparse.Namespace) -> dict[str, float]:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         if arguments.start:
             shutil.copy(run / "best.safetensors", arguments.start)
-    return {"cpu_seconds": seconds, "top1": max(row["top1"] for row in rows)}
+    return {"cpu_seconds": seconds, "top1": max(row["val_top1"] for row in rows)}
 
 
 QUESTIONS = {

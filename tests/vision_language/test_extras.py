@@ -43,6 +43,7 @@ def test_fuse_tower(clip):
         export.fuse_tower(torch.nn.Linear(2, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_both_towers_as_onnx(clip, tmp_path):
     pytest.importorskip("onnxruntime")
