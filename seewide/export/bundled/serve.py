@@ -13,6 +13,7 @@ import onnxruntime
 from fastapi import HTTPException
 from PIL import Image
 from predict import HERE, LABELS, classify, preprocess
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse
 
@@ -21,8 +22,24 @@ LARGEST_IMAGE = 50_000_000  # pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # none that runs another program
 
 
+def open_image(data):
+    """Bytes of an upload -> (1, C, H, W). HTTPException of 4xx for anything but an image."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > LARGEST_IMAGE:
+            raise HTTPException(413, f"images have at most {LARGEST_IMAGE} pixels")
+        return preprocess(image)
+    except HTTPException:
+        raise
+    except Exception as error:  # image readers fail on damaged bytes in any way
+        raise HTTPException(400, f"not an image: {type(error).__name__}") from None
+
+
 class Refuse(BaseHTTPMiddleware):
-    """Requests that are no upload, or a broken or too large one, get a status of 4xx."""
+    """Requests that are no upload, or a broken or too large one, get a status of 4xx.
+
+    Here and not in `decode_request`, whose error would be that of all requests of a batch.
+    """
 
     async def dispatch(self, request, call_next):
         def refuse(status, reason):
@@ -38,9 +55,15 @@ class Refuse(BaseHTTPMiddleware):
                 return refuse(413, f"uploads have at most {LARGEST_UPLOAD} bytes")
             try:
                 await request.body()
-                await request.form()
+                upload = (await request.form()).get("image")
             except Exception:  # of the parser, or of a client that went away
                 return refuse(400, "the form is malformed")
+            if not hasattr(upload, "file"):
+                return refuse(422, "send an image as the form field 'image'")
+            try:
+                await run_in_threadpool(open_image, await upload.read())
+            except HTTPException as error:
+                return refuse(error.status_code, error.detail)
         return await call_next(request)
 
 
@@ -53,18 +76,7 @@ class API(litserve.LitAPI):
         )
 
     def decode_request(self, request):
-        upload = request.get("image") if hasattr(request, "get") else None
-        if upload is None or not hasattr(upload, "file"):
-            raise HTTPException(422, "send an image as the form field 'image'")
-        try:
-            image = Image.open(io.BytesIO(upload.file.read()), formats=FORMATS)
-            if image.width * image.height > LARGEST_IMAGE:
-                raise HTTPException(413, f"images have at most {LARGEST_IMAGE} pixels")
-            return preprocess(image)
-        except HTTPException:
-            raise
-        except Exception as error:  # image readers fail on damaged bytes in any way
-            raise HTTPException(400, f"not an image: {type(error).__name__}") from None
+        return open_image(request["image"].file.read())
 
     def batch(self, inputs):
         return np.concatenate(inputs)
