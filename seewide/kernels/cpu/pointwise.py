@@ -20,7 +20,7 @@ from torch import Tensor
 from .._plain import needs_plain_operators
 from .product_choice import onednn_is_faster
 
-ONEDNN_NAMES = {"none": ("none", ""), "relu": ("none", ""), "gelu": ("gelu", "none")}
+ONEDNN_NAMES = {"none": ("none", ""), "relu": ("relu", ""), "gelu": ("gelu", "none")}
 SOME_ROWS = 196  # packed weights are laid out for about so many rows; any number can be computed
 
 
@@ -112,7 +112,7 @@ def apply_activation(y: Tensor, activation: str) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    name, algorithm = ONEDNN_NAMES[activation]
+    name, algorithm = ONEDNN_NAMES["none" if activation == "relu" else activation]
     bias = bias if bias is None else bias.contiguous()
     y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
     return y.relu_() if activation == "relu" else y
