@@ -98,6 +98,7 @@ class Segmentation(Task[SegmentationOptions]):
     """The systems of `seewide.dense`; cross-entropy over pixels, ignored ones in the divisor."""
 
     name = "segmentation"
+    preferred_to = ("video",)  # folders of images and of masks look like folders of frames
     file_formats = ("png",)
     Options = SegmentationOptions
     score = Score("miou", "max", "%", "mIoU")
