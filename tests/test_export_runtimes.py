@@ -7,6 +7,7 @@ from torch import nn
 
 from seewide.errors import InputError
 from seewide.export import export_model, load_exported, onnx, quantize
+from seewide.export.common import Axes
 from seewide.numerics import deviation
 from seewide.reparam import randomize
 
@@ -43,7 +44,7 @@ def test_an_axis_that_the_exporter_fixed_is_noticed(model, example, tmp_path):
     """As torch.onnx.export does in silence where a layer depends on the size."""
     report = export_model(model, tmp_path / "fixed.onnx", "onnx", example)
     with pytest.raises(InputError, match=r"axis 2 of the input should be free, .* fixed it at 64"):
-        onnx.check_axes(report.path, free_size=True)
+        onnx.check_axes(report.path, Axes(size=True))
     with pytest.raises(InputError, match=r"takes images of shape \(N, 3, 64, 48\), got"):
         load_exported(report.path)(torch.randn(1, 3, 64, 64))
 

@@ -180,8 +180,15 @@ def prepare(
     N, *rest = example.shape
     inputs = [example] + [_noise(example, shape) for shape in axes.shapes(example.shape)[1:]]
     with torch.no_grad():
+        try:
+            first = outputs(original(example))
+        except RuntimeError as error:
+            raise InputError(
+                f"the model does not take an example of shape {tuple(example.shape)}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         fused = fold_constants(fuse(original, example))
-        wanted = [outputs(original(x)) for x in inputs]
+        wanted = [first, *(outputs(original(x)) for x in inputs[1:])]
     fixed = [rest[0], "H", "W"] if axes.size else rest
     properties = {
         "producer": f"seewide {__version__}",
