@@ -239,16 +239,13 @@ def test_bad_yolo_lines(tmp_path, line, sentence):
         open_yolo(train, ["cat", "dog"])
 
 
-def many(count: int) -> BoxSamples:
+def many(count: int, folder: Path) -> BoxSamples:
     random = np.random.default_rng(0)
     low = random.uniform(0, 40, (count, 2))
     boxes = np.concatenate([low, low + random.uniform(2, 20, (count, 2))], 1)
-    image = Image.new("RGB", (64, 64))
-    samples = BoxSamples(
-        [Annotations(Path("a"), 1, list(boxes), [0] * count, [False] * count)], Path()
-    )
-    samples.annotations[0].image = image
-    return samples
+    path = folder / "a.png"
+    Image.new("RGB", (64, 64)).save(path)
+    return BoxSamples([Annotations(path, 1, list(boxes), [0] * count, [False] * count)], folder)
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
@@ -278,8 +275,8 @@ def test_augmentation_moves_boxes_and_masks_together(kind):
     assert seen >= 6
 
 
-def test_crowds_are_not_trained_and_are_marked_in_evaluation():
-    samples = many(3)
+def test_crowds_are_not_trained_and_are_marked_in_evaluation(tmp_path):
+    samples = many(3, tmp_path)
     samples.annotations[0].crowd[1] = True
     train = ToTarget(box_augmentation("resize", 64, 64))(samples[0])
     assert len(train["target"]["labels"]) == 2
@@ -287,11 +284,11 @@ def test_crowds_are_not_trained_and_are_marked_in_evaluation():
     assert evaluation["target"]["iscrowd"].tolist() == [False, True, False]
 
 
-def test_ten_thousand_boxes_in_an_image():
+def test_ten_thousand_boxes_in_an_image(tmp_path):
     from seewide import create_detector
     from seewide.dense import BatchImages
 
-    out = ToTarget(box_augmentation("resize", 64, 64))(many(10_000)[0])
+    out = ToTarget(box_augmentation("resize", 64, 64))(many(10_000, tmp_path)[0])
     assert len(out["target"]["boxes"]) == 10_000
     model = create_detector("retinanet", "lsnet_t", 2, images=BatchImages(64, 64)).eval()
     terms = model.loss_terms([out["image"]], [out["target"]])
