@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -20,7 +21,10 @@ def register_with_timm() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds nothing itself; acts once and is gone."""
+    """Finds nothing itself; acts once and is gone.
+
+    A search for timm alone is no import: transformers asks in this way whether it is installed.
+    """
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -31,10 +35,13 @@ class _Finder(MetaPathFinder):
             if rest != "models":
                 importlib.import_module("seewide.models")  # before a half-imported module needs it
         elif name == "timm":
-            sys.meta_path.remove(self)
-            spec = importlib.util.find_spec(name)
+            sys.meta_path.remove(self)  # or it would find itself
+            try:
+                spec = importlib.util.find_spec(name)
+            finally:
+                sys.meta_path.insert(0, self)
             if spec is not None and spec.loader is not None:
-                spec.loader = _TimmLoader(spec.loader)
+                spec.loader = _TimmLoader(spec.loader, self)
             return spec
         return None
 
@@ -42,8 +49,8 @@ class _Finder(MetaPathFinder):
 class _TimmLoader(Loader):
     """timm's own loader, and the import of our networks after it."""
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
+    def __init__(self, loader: Loader, finder: MetaPathFinder) -> None:
+        self.loader, self.finder = loader, finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
@@ -52,4 +59,6 @@ class _TimmLoader(Loader):
         # Resources and inspection go through the loader that timm is known by.
         module.__loader__ = module.__spec__.loader = self.loader
         self.loader.exec_module(module)
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self.finder)
         importlib.import_module("seewide.models")

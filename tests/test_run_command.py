@@ -90,6 +90,20 @@ def test_a_script_runs_as_python_would_run_it(tmp_path, source, words, code, pri
     assert printed in done.stdout + done.stderr
 
 
+def test_a_search_for_timm_does_not_use_up_the_registration(tmp_path):
+    """transformers asks whether timm is installed before anything imports it."""
+    (tmp_path / "script.py").write_text(
+        "import importlib.util, sys\n"
+        "assert importlib.util.find_spec('timm') is not None\n"
+        "assert 'timm' not in sys.modules\n"
+        "import timm\n"
+        "print(timm.is_model('unireplknet_a'), any('seewide' in str(f) for f in sys.meta_path))\n"
+    )
+    done = seewide_run(tmp_path / "script.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "True False\n"
+
+
 def test_modules_commands_and_names_that_are_none(tmp_path):
     (tmp_path / "tool").mkdir()
     (tmp_path / "tool" / "main.py").write_text("import sys; print(__name__, sys.argv[1:])")
