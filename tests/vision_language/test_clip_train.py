@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from seewide.errors import InputError
+from seewide.vision_language.clip import towers
 from seewide.vision_language.clip.model import load_clip
 from seewide.vision_language.clip.recipes import ClipRecipe
 from seewide.vision_language.clip.run import prepare_run, run_name
@@ -77,6 +79,18 @@ def test_weights_of_another_configuration(run):
         load_clip("clip_unireplknet_t", run / "open_clip_model.safetensors")
     with pytest.raises(InputError, match="is a configuration; --weights names its checkpoint"):
         load_clip("clip_unireplknet_t")
+
+
+def test_weights_of_a_locked_tower_load(tmp_path):
+    """Its frozen batch norms have no `num_batches_tracked`; the loaded model computes the same."""
+    model = towers.create("clip_unireplknet_a")
+    model.lock_image_tower(freeze_bn_stats=True)
+    torch.save({"epoch": 1, "state_dict": model.state_dict()}, tmp_path / "epoch_latest.pt")
+    clip = load_clip("clip_unireplknet_a", tmp_path / "epoch_latest.pt")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        want = model.eval().encode_image(x)
+        assert torch.allclose(clip.model.encode_image(x), want, atol=1e-5)
 
 
 def test_a_run_is_not_overwritten(run, squares):

@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from seewide.checkpoints.reading import read_state_dict
@@ -203,8 +204,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     content = read_state_dict(path)
     content = content.get("state_dict", content)
-    return {
+    state = {
         name.removeprefix("module."): tensor.contiguous()
         for name, tensor in content.items()
         if isinstance(tensor, Tensor)
     }
+    # The frozen batch norms of a locked tower do not count batches; ordinary ones want the key.
+    for name in [name for name in state if name.endswith(".running_mean")]:
+        state.setdefault(f"{name.removesuffix('running_mean')}num_batches_tracked", torch.tensor(0))
+    return state
