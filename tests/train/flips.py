@@ -24,11 +24,12 @@ import tiny
 import torch
 from rich.console import Console
 
+from seewide.checkpoints import checksum
 from seewide.checkpoints.files import DAMAGED
 from seewide.errors import InputError
 from seewide.train import fit, load_run, loop, resume, step
 from seewide.train.check import check
-from seewide.train.checkpoint import load_state
+from seewide.train.checkpoint import RunConfig, load_state
 from seewide.train.compare import read_run
 
 QUIET = Console(quiet=True)
@@ -43,8 +44,7 @@ RECIPE = tiny.change(
     optimizer="sgd",
     model_options={"kernel_sizes": [3, 3, 3, 3]},
 )  # few tensors: reading the checkpoints takes most of the time
-# What resuming does not read while `last.pt` is intact; it is tried on one flip of these in ten.
-UNREAD_BY_RESUME = (".safetensors", ".png", ".lock", "previous.pt")
+RESUMED = 0.05  # share of the flips after which training also goes on to its end
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def copy_of_run(run: Path, target: Path) -> Path:
 
 
 def results(run: Path, resumed: bool = True) -> dict[str, object]:
-    """What users take from a run: the best model's outputs, the log, and its resumed end.
+    """What users take from a run: the best model's outputs, the log, the state to resume from.
 
-    Figures are not drawn.
+    And the end of the resumed run, if `resumed`; figures are not drawn.
 
     The value is the sentence where there is an `InputError`.
     """
@@ -113,6 +113,13 @@ def results(run: Path, resumed: bool = True) -> dict[str, object]:
             raise InputError(record.problem)
         return [record.model, record.task, record.epochs, record.seed, *map(str, record.history)]
 
+    def state() -> list[object]:
+        RunConfig.load(run)
+        content, warning = load_state(run)
+        if warning:  # `previous.pt` is read instead
+            raise InputError(warning)
+        return [checksum(content)]
+
     def end() -> list[object]:
         draw, loop.draw_run = loop.draw_run, lambda *words: None
         try:
@@ -128,7 +135,7 @@ def results(run: Path, resumed: bool = True) -> dict[str, object]:
         return [str(timeless), *tensors, *outputs()]
 
     found: dict[str, object] = {}
-    for use in (outputs, log, end) if resumed else (outputs, log):
+    for use in (outputs, log, state, end) if resumed else (outputs, log, state):
         try:
             found[use.__name__] = use()
         except InputError as error:
@@ -149,8 +156,7 @@ def try_flip(run: Path, scratch: Path, chance: random.Random) -> Answer:
     expected = torch.load(run.parent / "expected.pt", weights_only=True)
     try:
         damaged = [report for report in check(folder) if report.verdict == DAMAGED]
-        resumed = not file.name.endswith(UNREAD_BY_RESUME) or chance.random() < 0.1
-        found = results(folder, resumed)
+        found = results(folder, chance.random() < RESUMED)
     except Exception as error:  # any other exception is a finding
         return Answer(name, bit, "traceback", f"{type(error).__name__}: {error}")
     refused = [text for text in found.values() if isinstance(text, str)]
