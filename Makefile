@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 TIMM_SDIST = .cache/timm
 
-.PHONY: demo check test test-slow test-wheel test-oldest mutations fuzz test-timm bench bench-full bench-gpu docs generate clean
+.PHONY: demo check test test-slow test-wheel test-oldest mutations fuzz torture test-timm bench bench-full bench-gpu docs generate clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,10 @@ test-oldest: $(READY)  ## the oldest torch and timm allowed, with the tests of t
 
 mutations: $(READY)  ## break fifteen behaviors, one at a time; the tests must notice (30 minutes)
 	$(BIN)/python tests/mutations.py
+
+torture: $(READY)  ## interrupt training 100 times, flip 1,000 bits of a run (30 minutes; MINUTES=, SEED=)
+	PYTHONPATH=. $(BIN)/python tests/train/torture.py --minutes $(or $(MINUTES),60) --seed $(or $(SEED),0)
+	PYTHONPATH=. $(BIN)/python tests/train/flips.py --minutes $(or $(MINUTES),60) --seed $(or $(SEED),0)
 
 test-timm: $(READY) $(TIMM_SDIST)  ## timm's own model tests on our networks (PATTERN='unireplknet_*')
 	SEEWIDE_TIMM_PATTERN='$(or $(PATTERN),*)' PYTHONPATH=tests $(BIN)/python -m pytest -q -W ignore -p timm_plugin \

@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a json file: {error}") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -49,7 +49,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def category_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
-    """Names of the categories by their ids, in ascending order of the ids."""
+    """Names of the categories by their ids, in ascending order of the ids.
+
+    Raises:
+        InputError: an entry that lacks a value, or an annotation of an unknown category.
+    """
+    check_entries(path, content)
     names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
     used = {entry["category_id"] for entry in content["annotations"]}
     if wrong := sorted(used - names.keys()):
@@ -58,6 +63,45 @@ def category_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
             f"{sorted(names)[:10]}"
         )
     return {key: names[key] for key in sorted(names)}
+
+
+# What each entry of a table must have, and of which types.
+ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": (int, str), "file_name": (str,)},
+    "categories": {"id": (int, str), "name": (str, int)},
+    "annotations": {"image_id": (int, str), "category_id": (int, str), "bbox": (list,)},
+}
+
+
+def check_entries(path: Path, content: dict[str, Any]) -> None:
+    """Refuse entries that lack what a COCO file must say.
+
+    Raises:
+        InputError: names the first such entry.
+    """
+    for table, needed in ENTRIES.items():
+        for number, entry in enumerate(content[table]):
+            for key, kinds in needed.items():
+                value = entry.get(key) if isinstance(entry, dict) else None
+                if not isinstance(value, kinds):
+                    raise InputError(
+                        f"entry {number} of {table} in {path} has no valid {key!r}: {value!r:.80}"
+                    )
+    for number, entry in enumerate(content["annotations"]):
+        box = entry["bbox"]
+        if len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
+            raise InputError(
+                f"entry {number} of annotations in {path} has no box of four numbers: {box!r:.80}"
+            )
+    for number, entry in enumerate(content["images"]):
+        sizes = [entry.get(key) or 0 for key in ("height", "width")]
+        if not all(isinstance(size, int) and 0 <= size < 1 << 31 for size in sizes):
+            raise InputError(f"entry {number} of images in {path} has the size {sizes!r:.80}")
+    for table in ("categories", "annotations"):  # ids of one kind can be sorted
+        kinds = {type(entry["id" if table == "categories" else "category_id"])
+                 for entry in content[table]}  # fmt: skip
+        if len(kinds) > 1:
+            raise InputError(f"{path} has category ids that are numbers and others that are text")
 
 
 def open_coco(path: Path, categories: dict[int, str]) -> BoxSamples:
@@ -71,6 +115,7 @@ def open_coco(path: Path, categories: dict[int, str]) -> BoxSamples:
             that are not there.
     """
     content = read_json(path)
+    check_entries(path, content)
     index = {key: i for i, key in enumerate(categories)}
     folder = _image_folder(path, content)
     entries: dict[Any, Annotations] = {}

@@ -233,7 +233,7 @@ def _npz_files(folder: Path) -> tuple[Path, Path] | None:
 
 def _npz(path: Path) -> tuple[CloudSamples, tuple[str, ...]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "points_q" in arrays:
                 points = arrays["points_q"].astype(np.float32) / 127
             else:
@@ -242,8 +242,9 @@ def _npz(path: Path) -> tuple[CloudSamples, tuple[str, ...]]:
             names = tuple(map(str, arrays["class_names"]))
     except KeyError as error:
         raise InputError(f"{path} lacks an array: {error.args[0]}") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    except Exception as error:  # parsers of zip archives and headers fail in any way
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} cannot be read: {reason}") from None
     if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(labels):
         raise InputError(f"{path} has points {points.shape} and {len(labels)} labels")
     return CloudSamples(points, labels, [f"{path.name}:{i}" for i in range(len(labels))]), names

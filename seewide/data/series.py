@@ -274,6 +274,8 @@ def load_array(path: Path) -> np.ndarray:
                 f"{path} holds pickled objects, which could run code; save its numbers anew with "
                 "np.save(path, array.astype('float32'))"
             ) from None
-        raise InputError(f"{path} is damaged: {error}") from None
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is damaged: {reason}") from None
+    except Exception as error:  # numpy's parser of the header fails in any way
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is damaged: {reason}") from None

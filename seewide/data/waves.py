@@ -44,7 +44,7 @@ def wave_rate(path: Path) -> int:
     try:
         with wave.open(str(path), "rb") as file:
             return file.getframerate()
-    except (wave.Error, EOFError, OSError):
+    except (wave.Error, EOFError, OSError, RuntimeError):  # RuntimeError: a chunk of no length
         try:
             return require("soundfile", extra="audio").info(str(path)).samplerate
         except RuntimeError as error:
@@ -70,7 +70,11 @@ def _read_pcm(path: Path) -> tuple[np.ndarray, int]:
             rate, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()
             expected = file.getnframes() * channels * width
             content = file.readframes(file.getnframes())
-    except (wave.Error, EOFError):  # floats, extensible headers, or no WAV file at all
+    except (
+        wave.Error,
+        EOFError,
+        RuntimeError,
+    ):  # floats, extensible headers, or no WAV file at all
         return _read_any(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None

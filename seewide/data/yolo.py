@@ -38,13 +38,17 @@ def class_names(folder: Path) -> list[str]:
     """
     listed = folder / "classes.txt"
     if listed.is_file():
-        return [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+        try:
+            lines = listed.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{listed} is no text: {error}") from None
+        return [line.strip() for line in lines if line.strip()]
     described = folder / "data.yaml"
     if described.is_file():
         import yaml
 
         try:
-            names = yaml.safe_load(described.read_text())["names"]
+            names = yaml.safe_load(described.read_bytes())["names"]
         except (yaml.YAMLError, KeyError, TypeError) as error:
             raise InputError(
                 f"{described} does not say the names of the classes: {error}"

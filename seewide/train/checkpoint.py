@@ -281,6 +281,9 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
                 shutil.copyfile(last, scratch)
         with contextlib.suppress(OSError):
             os.replace(scratch, folder / PREVIOUS)
+            # Both are names of one file after a kill between the two steps, and renaming one name
+            # of a file to another one leaves both.
+            scratch.unlink(missing_ok=True)
     save_tensors(last, {**state, "checksum": checksum(state)})
 
 

@@ -208,7 +208,7 @@ class Torture:
         if not (run / "config.json").exists():
             words = self.command(run, *more)
         moment = chance.uniform(0, 0.9 * self.seconds[ranks])
-        size = chance.choice([0, 1000, 50_000, 200_000])
+        size = chance.choice([20_000, 50_000, 200_000])
         before = (lambda: limit_files(moment, size)) if kind == "full disk" else (lambda: None)
         children = start(words, log, ranks, before)
         allowed = self.strike(kind, children, moment, chance)
