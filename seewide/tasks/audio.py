@@ -23,7 +23,7 @@ from seewide.errors import InputError
 from seewide.modalities import AudioClassifier, LogMel, NoiseAndRoll, SpecAugment
 from seewide.options import check, option
 from seewide.tasks._task import Batch, DataSplits, Facts, ResultTable, Sample, Score, Task
-from seewide.tasks.classification import ClassificationMetric
+from seewide.tasks.classification import ClassificationMetric, most_probable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -232,23 +232,10 @@ class Audio(Task[AudioOptions]):
                 if not math.isnan(a)
             ]
             return [ResultTable("Per class", ("class", "average precision %", "AUC %"), rows)]
-        columns = ("class", "recordings", "recall %", "precision %")
-        values = (metric.count_K, metric.recall_K, metric.precision_K)
-        lists = (value.tolist() for value in values)
-        rows = [
-            (name, count, round(recall, 1), round(precision, 1))
-            for name, count, recall, precision in zip(names, *lists, strict=True)
-            if count
-        ]
-        return [ResultTable("Per class", columns, rows)]
+        return [metric.table(names, "recordings")]
 
     def figures(self, metric: Any, facts: Facts) -> dict[str, Callable[[Path], Path]]:
-        from seewide.analysis.figures import draw_confusion
-
-        if isinstance(metric, MultiLabelMetric):
-            return {}
-        names = facts["class_names"]
-        return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}
+        return {} if isinstance(metric, MultiLabelMetric) else metric.figures(facts["class_names"])
 
     def read(self, path: Path) -> Iterable[Sample]:
         waveform, rate = read_wave(path)
@@ -263,10 +250,7 @@ class Audio(Task[AudioOptions]):
         """`{"classes": [{"name": ..., "probability": ...}]}`, the five most probable."""
         logits = prediction[index].float()
         probability = logits.sigmoid() if facts["multi_label"] else logits.softmax(0)
-        best = probability.topk(min(5, len(probability)))
-        names = facts["class_names"]
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return {"classes": [{"name": names[k], "probability": p} for k, p in pairs]}
+        return {"classes": most_probable(probability, facts)}
 
     def draw(self, sample: Sample, description: dict[str, Any]) -> Figure:
         """The log-mel map beside the five best classes."""

@@ -230,36 +230,19 @@ class Classification(Task[ClassificationOptions]):
         return ClassificationMetric(len(facts["class_names"]))
 
     def tables(self, metric: ClassificationMetric, facts: Facts) -> list[ResultTable]:
-        """Recall and precision per class."""
-        recall, precision = metric.recall_K.tolist(), metric.precision_K.tolist()
-        counts = metric.count_K.tolist()
-        rows = [
-            (name, count, round(recall[index], 1), round(precision[index], 1))
-            for index, (name, count) in enumerate(zip(facts["class_names"], counts, strict=True))
-            if count
-        ]
-        return [ResultTable("Per class", ("class", "images", "recall %", "precision %"), rows)]
+        return [metric.table(facts["class_names"], "images")]
 
     def figures(
         self, metric: ClassificationMetric, facts: Facts
     ) -> dict[str, Callable[[Path], Path]]:
-        from seewide.analysis.figures import draw_confusion
-
-        names = facts["class_names"]
-        if len(names) > MOST_CONFUSED:
-            return {}
-        return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}
+        return metric.figures(facts["class_names"])
 
     def read(self, path: Path) -> Iterable[Sample]:
         yield {"image": read_image(path), "label": 0}
 
     def describe(self, prediction: Tensor, index: int, facts: Facts) -> dict[str, Any]:
         """`{"classes": [{"name": ..., "probability": ...}]}`, the five most probable."""
-        probability_K = prediction[index].float().softmax(0)
-        best = probability_K.topk(min(5, len(probability_K)))
-        names = facts["class_names"]
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return {"classes": [{"name": names[k], "probability": p} for k, p in pairs]}
+        return {"classes": most_probable(prediction[index].float().softmax(0), facts)}
 
 
 def count_labels(samples: Samples, classes: int) -> Tensor | None:
@@ -297,6 +280,13 @@ class PerSampleSoftCrossEntropy(SoftTargetCrossEntropy):
 
     def forward(self, x_NK: Tensor, target_NK: Tensor) -> Tensor:
         return torch.sum(-target_NK * nn.functional.log_softmax(x_NK, dim=-1), dim=-1)
+
+
+def most_probable(probability_K: Tensor, facts: Facts) -> list[dict[str, Any]]:
+    """`[{"name": ..., "probability": ...}]` of the five most probable classes, best first."""
+    best = probability_K.topk(min(5, len(probability_K)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [{"name": facts["class_names"][k], "probability": p} for k, p in pairs]
 
 
 class ClassificationMetric:
@@ -362,6 +352,24 @@ class ClassificationMetric:
     def precision_K(self) -> Tensor:
         """Percent of the predictions of each class that are correct; NaN without predictions."""
         return 100 * self._count(self._correct()) / self._count(self.predicted_N)
+
+    def table(self, class_names: Sequence[str], samples: str) -> ResultTable:
+        """Recall and precision of the classes that occur; `samples` names what is counted."""
+        lists = (values.tolist() for values in (self.count_K, self.recall_K, self.precision_K))
+        rows = [
+            (name, count, round(recall, 1), round(precision, 1))
+            for name, count, recall, precision in zip(class_names, *lists, strict=True)
+            if count
+        ]
+        return ResultTable("Per class", ("class", samples, "recall %", "precision %"), rows)
+
+    def figures(self, class_names: Sequence[str]) -> dict[str, Callable[[Path], Path]]:
+        """The confusion matrix, unless there are more than `MOST_CONFUSED` classes."""
+        from seewide.analysis.figures import draw_confusion
+
+        if len(class_names) > MOST_CONFUSED:
+            return {}
+        return {"confusion.png": lambda path: draw_confusion(self.confusion_KK, class_names, path)}
 
     def _correct(self) -> Tensor:
         return self.true_N[self.true_N == self.predicted_N]

@@ -29,7 +29,7 @@ from seewide.modalities.point_sets import (
 from seewide.modalities.points import DepthViews
 from seewide.options import check, option
 from seewide.tasks._task import Batch, DataSplits, Facts, ResultTable, Sample, Score, Task
-from seewide.tasks.classification import ClassificationMetric
+from seewide.tasks.classification import ClassificationMetric, most_probable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,30 +154,17 @@ class Points(Task[PointsOptions]):
         return CloudMetric(len(facts["class_names"]))
 
     def tables(self, metric: CloudMetric, facts: Facts) -> list[ResultTable]:
-        columns = ("class", "clouds", "recall %", "precision %")
-        lists = (v.tolist() for v in (metric.count_K, metric.recall_K, metric.precision_K))
-        rows = [
-            (name, count, round(recall, 1), round(precision, 1))
-            for name, count, recall, precision in zip(facts["class_names"], *lists, strict=True)
-            if count
-        ]
-        return [ResultTable("Per class", columns, rows)]
+        return [metric.table(facts["class_names"], "clouds")]
 
     def figures(self, metric: CloudMetric, facts: Facts) -> dict[str, Callable[[Path], Path]]:
-        from seewide.analysis.figures import draw_confusion
-
-        names = facts["class_names"]
-        return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}
+        return metric.figures(facts["class_names"])
 
     def read(self, path: Path) -> Iterable[Sample]:
         yield {"points": read_cloud(path), "label": 0}
 
     def describe(self, prediction: Tensor, index: int, facts: Facts) -> dict[str, Any]:
         """`{"classes": [{"name": ..., "probability": ...}]}`, the five most probable."""
-        best = prediction[index].float().softmax(0).topk(min(5, prediction.shape[1]))
-        names = facts["class_names"]
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return {"classes": [{"name": names[k], "probability": p} for k, p in pairs]}
+        return {"classes": most_probable(prediction[index].float().softmax(0), facts)}
 
     def draw(self, sample: Sample, description: dict[str, Any]) -> Figure:
         """The cloud beside the depth views of its three planes."""

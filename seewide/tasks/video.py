@@ -41,7 +41,11 @@ from seewide.tasks._task import (
     Task,
     TrainingContext,
 )
-from seewide.tasks.classification import ClassificationMetric, PerSampleSoftCrossEntropy
+from seewide.tasks.classification import (
+    ClassificationMetric,
+    PerSampleSoftCrossEntropy,
+    most_probable,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -212,20 +216,10 @@ class Video(Task[VideoOptions]):
         return VideoMetric(len(facts["class_names"]))
 
     def tables(self, metric: VideoMetric, facts: Facts) -> list[ResultTable]:
-        columns = ("class", "videos", "recall %", "precision %")
-        lists = (v.tolist() for v in (metric.count_K, metric.recall_K, metric.precision_K))
-        rows = [
-            (name, count, round(recall, 1), round(precision, 1))
-            for name, count, recall, precision in zip(facts["class_names"], *lists, strict=True)
-            if count
-        ]
-        return [ResultTable("Per class", columns, rows)]
+        return [metric.table(facts["class_names"], "videos")]
 
     def figures(self, metric: VideoMetric, facts: Facts) -> dict[str, Callable[[Path], Path]]:
-        from seewide.analysis.figures import draw_confusion
-
-        names = facts["class_names"]
-        return {"confusion.png": lambda path: draw_confusion(metric.confusion_KK, names, path)}
+        return metric.figures(facts["class_names"])
 
     def is_input(self, folder: Path) -> bool:
         return holds_frames(folder)
@@ -237,11 +231,8 @@ class Video(Task[VideoOptions]):
         """`{"classes": [{"name", "probability"}], "clips": [best probability of each view]}`."""
         probability_VK = prediction[index].exp().cpu()
         mean_K = probability_VK.mean(0)
-        best = mean_K.topk(min(5, len(mean_K)))
-        names = facts["class_names"]
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        views = probability_VK[:, best.indices[0]].tolist()
-        return {"classes": [{"name": names[k], "probability": p} for k, p in pairs], "clips": views}
+        views = probability_VK[:, mean_K.argmax()].tolist()
+        return {"classes": most_probable(mean_K, facts), "clips": views}
 
     def draw(self, sample: Sample, description: dict[str, Any]) -> Figure:
         """The first clip in both layouts beside the best classes."""
