@@ -3,7 +3,7 @@
 What the authors' repositories formulate, written from facts about them: depthwise convolutions are
 `nn.Conv2d`, layer norm over channels, GRN and SE are written out, SKA unfolds, DCNv3 samples with
 `grid_sample`, PeLK (which has no public code) expands its kernels and convolves densely. Blocks
-are written out here too, so that a faster block of ours does not make its rival faster.
+are written out here too, so that a faster block of ours does not make its baseline faster.
 Legend: N batch, C channels, H x W map.
 """
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import rivals
+from benchmarks import baselines
 from seewide.layers import (
     BiasedAttention,
     DCNv3,
@@ -111,18 +111,18 @@ class Conv2dLast(nn.Module):
 
 class LayerNorm2d(Rewritten):
     def forward(self, x: Tensor) -> Tensor:
-        return rivals.eager_layer_norm(x, self.weight, self.bias, self.eps)
+        return baselines.eager_layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class GRN(Rewritten):
     def forward(self, x: Tensor) -> Tensor:
-        return rivals.eager_grn(x, self.weight, self.bias, self.eps)
+        return baselines.eager_grn(x, self.weight, self.bias, self.eps)
 
 
 class SE(Rewritten):
     def forward(self, x: Tensor) -> Tensor:
         fc1, fc2 = self.fc1, self.fc2
-        return rivals.eager_se(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+        return baselines.eager_se(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
 
 
 class Branches(Rewritten):
@@ -154,7 +154,7 @@ class SmallKernelLSConv(Rewritten):
 
     def _aggregated(self, x: Tensor) -> Tensor:
         weight = self.weight_norm(self.to_weight(self.lkp(x)))
-        return rivals.unfolded_aggregation(x, weight.unflatten(1, (self.sets, -1)))
+        return baselines.unfolded_aggregation(x, weight.unflatten(1, (self.sets, -1)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self._aggregated(x)) + x
@@ -183,7 +183,7 @@ class Attention(Rewritten):
 class SampledDCNv3(Rewritten):
     def forward(self, x: Tensor) -> Tensor:
         near = self.dw_conv(x)
-        y = rivals.sampled_dcnv3(
+        y = baselines.sampled_dcnv3(
             self.input_proj(x), self.offset(near), self.mask(near), groups=self.groups
         )
         return self.output_proj(y)
@@ -230,7 +230,7 @@ class DensePeripheral(Rewritten):
     def forward(self, x: Tensor, pos_embed: Tensor | None = None) -> Tensor:
         sizes = torch.tensor(self.grid, device=x.device)
         kernel = self.weight.repeat_interleave(sizes, 1).repeat_interleave(sizes, 2)
-        y = rivals.convolution(x, kernel.unsqueeze(1))
+        y = baselines.convolution(x, kernel.unsqueeze(1))
         if self.bias is not None:
             y = y + self.bias[:, None, None]
         if pos_embed is not None and self.pos_mode == "valid":

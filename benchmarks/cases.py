@@ -1,4 +1,4 @@
-"""What `python -m benchmarks ops` times: for each operator its shapes, and the rivals on each.
+"""What `python -m benchmarks ops` times: for each operator its shapes, and the baselines of each.
 
 The first form of a case is the definition of right: the stock formulation, whose result all others
 must equal. Legend: N batch, C channels, H x W map, K kernel size, G groups.
@@ -15,7 +15,7 @@ from timm.layers import LayerNorm2d, SEModule
 from timm.layers.grn import GlobalResponseNorm as TimmGRN
 from torch import Tensor, nn
 
-from benchmarks import rivals
+from benchmarks import baselines
 from benchmarks.shapes import KERNELS, TABLE_1, batch, unique
 from seewide.layers import (
     DCNv3,
@@ -111,9 +111,9 @@ def _both(name: str, call: Callable[..., Tensor]) -> tuple[Form, Form]:
 def depthwise_case(where: str, shape: tuple[int, ...], kh: int, kw: int) -> Case:
     """A dense kernel; the Fourier transform takes part where it is large."""
     N, C, H, W = shape
-    forms = [*_both("torch", rivals.convolution), *_both(OURS, depthwise_conv2d)]
+    forms = [*_both("torch", baselines.convolution), *_both(OURS, depthwise_conv2d)]
     if max(kh, kw) >= FFT_FROM:
-        forms.append(Form("torch.fft", rivals.fft_convolution))
+        forms.append(Form("torch.fft", baselines.fft_convolution))
     return Case(
         "depthwise_conv2d", where, shape, f"{kh}x{kw}", float(N * C * met(H, kh) * met(W, kw)),
         (shape, (C, 1, kh, kw)), tuple(forms), arguments=(None, 1),
@@ -149,7 +149,7 @@ def strips(quick: bool) -> Iterator[Case]:
             "strips", "SLaK-T", shape, f"{K}x5 + 5x{K}",
             float(N * C * (met(H, K) * met(W, 5) + met(H, 5) * met(W, K))),
             (shape, (C, 1, K, 5), (C, 1, 5, K)),
-            (*_both("torch", pair(rivals.convolution)), *_both(OURS, pair(depthwise_conv2d))),
+            (*_both("torch", pair(baselines.convolution)), *_both(OURS, pair(depthwise_conv2d))),
             scales=(1.0, (5 * K) ** -0.5, (5 * K) ** -0.5),
         )  # fmt: skip
 
@@ -174,7 +174,8 @@ def dilated(quick: bool) -> Iterator[Case]:
             "dilated", "UniRepLKNet training", shape, f"13 and {len(sizes) - 1} branches",
             float(sum(size * size for size in sizes) * N * C * H * W),
             (shape, *((C, 1, size, size) for size in sizes)),
-            (*_both("torch", summed(rivals.convolution)), *_both(OURS, summed(depthwise_conv2d))),
+            (*_both("torch", summed(baselines.convolution)),
+             *_both(OURS, summed(depthwise_conv2d))),
             scales=(1.0, *(1 / size for size in sizes)),
         )  # fmt: skip
 
@@ -190,9 +191,9 @@ def peripheral_case(where: str, shape: tuple[int, ...], grid: list[int]) -> Case
     return Case(
         "peripheral_conv2d", where, shape, f"{K} in {k}x{k} cells", float(k * k * N * C * H * W),
         (shape, (C, k, k)),
-        (*_both("torch", dense(rivals.convolution)), *_both(OURS, ours),
+        (*_both("torch", dense(baselines.convolution)), *_both(OURS, ours),
          Form("seewide dense", dense(depthwise_conv2d)),
-         Form("torch.fft", dense(rivals.fft_convolution))),
+         Form("torch.fft", dense(baselines.fft_convolution))),
         arguments=(grid, None, None, "valid"), scales=(1.0, 1 / K),
     )  # fmt: skip
 
@@ -224,8 +225,8 @@ def aggregation(quick: bool) -> Iterator[Case]:
         yield Case(
             "small_kernel_aggregation", where, (N, C, H, W), "3", 9.0 * N * C * H * W,
             ((N, C, H, W), (N, G * 9, H, W)),
-            (*_both("torch", seen(rivals.sliced_aggregation)),
-             Form("torch unfold", seen(rivals.unfolded_aggregation)),
+            (*_both("torch", seen(baselines.sliced_aggregation)),
+             Form("torch unfold", seen(baselines.unfolded_aggregation)),
              *_both(OURS, seen(small_kernel_aggregation))),
             maps=2,
         )  # fmt: skip
@@ -244,8 +245,8 @@ def deformable(quick: bool) -> Iterator[Case]:
         yield Case(
             "dcnv3", where, (N, H, W, C), "3", 5.0 * 9 * N * C * H * W,
             ((N, H, W, C), (N, H, W, G * 18), (N, H, W, G * 9)),
-            (Form("torch grid_sample", grouped(rivals.sampled_dcnv3)),
-             Form("torchvision deform_conv2d", grouped(rivals.torchvision_dcnv3)),
+            (Form("torch grid_sample", grouped(baselines.sampled_dcnv3)),
+             Form("torchvision deform_conv2d", grouped(baselines.torchvision_dcnv3)),
              Form(OURS, grouped(dcnv3))),
             maps=0, arguments=(3, G, 1.0, 1, 1, False), scales=(1.0, 0.7, 1.0),
         )  # fmt: skip
@@ -275,8 +276,8 @@ def layer_norm(quick: bool) -> Iterator[Case]:
         yield Case(
             "layer_norm", where, (N, C, H, W), "", 4.0 * N * C * H * W,
             ((N, C, H, W), (C,), (C,)),
-            (*_both("torch", rivals.eager_layer_norm),
-             *_both("torch F.layer_norm", rivals.permuted_layer_norm), *_both(OURS, ours)),
+            (*_both("torch", baselines.eager_layer_norm),
+             *_both("torch F.layer_norm", baselines.permuted_layer_norm), *_both(OURS, ours)),
         )  # fmt: skip
 
 
@@ -294,7 +295,7 @@ def grn(quick: bool) -> Iterator[Case]:
         yield Case(
             "grn", where, (N, H, W, C), "", 3.0 * N * C * H * W,
             ((N, H, W, C), (1, 1, 1, C), (1, 1, 1, C)),
-            (Form("torch", rivals.eager_grn), Form("timm", timm), Form(OURS, ours)), maps=0,
+            (Form("torch", baselines.eager_grn), Form("timm", timm), Form(OURS, ours)), maps=0,
         )  # fmt: skip
 
 
@@ -309,7 +310,7 @@ def squeeze_excite(quick: bool) -> Iterator[Case]:
         yield Case(
             "squeeze_excite", where, (N, C, H, W), "", float(N * C * (2 * H * W + 2 * R)),
             ((N, C, H, W), (R, C, 1, 1), (R,), (C, R, 1, 1), (C,)),
-            (*_both("torch", rivals.eager_se), *_both(OURS, ours)),
+            (*_both("torch", baselines.eager_se), *_both(OURS, ours)),
             scales=(1.0, C**-0.5, 1.0, R**-0.5, 1.0),
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Operators against their rivals: `python -m benchmarks ops [OPERATOR...]`.
+"""Operators against their baselines: `python -m benchmarks ops [OPERATOR...]`.
 
 Each case is one operator on one shape; every form of it computes the same, is checked to, and is
 then timed in turns with the others (README.md). One line per form.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.cases import OPERATORS, Case, Form
 from benchmarks.conditions import Settings, describe, write_csv
-from benchmarks.pictures import draw_kernels
+from benchmarks.figures import draw_kernels
 from benchmarks.timing import Rounds, matrix_peak, peak_bytes, seconds, take_turns
 from seewide.console import make_table, track
 from seewide.errors import unknown

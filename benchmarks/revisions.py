@@ -1,7 +1,7 @@
 """Two revisions of the project in one run: `python -m benchmarks ops --base REV`.
 
 The package of REV is put in a temporary folder, and a process per side imports its own; the
-shapes, the rivals and the clock are this checkout's. Both sides take turns, round by round.
+shapes, the baselines and the clock are this checkout's. Both sides take turns, round by round.
 """
 
 from __future__ import annotations

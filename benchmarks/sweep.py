@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks import models
 from benchmarks.conditions import Settings, describe, write_csv
-from benchmarks.pictures import Lines, draw_sweep
+from benchmarks.figures import Lines, draw_sweep
 from seewide.console import make_table, track
 from seewide.errors import unknown
 from seewide.models import list_models

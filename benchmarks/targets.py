@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks import models, rivals
+from benchmarks import baselines, models
 from benchmarks.cases import OURS, STOCK, STOCK_CL, Case, depthwise_case, peripheral_case
 from benchmarks.conditions import Settings, describe, write_csv
 from benchmarks.ops import BOTH, FORWARD, measure
@@ -135,7 +135,7 @@ def _error(side: int, K: int, center: int) -> float:
     grid = sharing_grid(K, center)
     x, weight = torch.randn(1, 2, side, side), torch.randn(2, len(grid), len(grid))
     dense = expand_weight(weight.double(), grid).unsqueeze(1)
-    want = rivals.fft_convolution(x.double(), dense)  # 1e-15 off; the dense one takes minutes
+    want = baselines.fft_convolution(x.double(), dense)  # 1e-15 off; the dense one takes minutes
     return deviation(peripheral_conv2d(x, weight, grid), want)
 
 

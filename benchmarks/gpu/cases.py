@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks import rivals
+from benchmarks import baselines
 from benchmarks.cases import FFT_FROM, met
 from seewide.ops import (
     dcnv3,
@@ -101,16 +101,16 @@ def depthwise_case(
     N, C, H, W = shape
     forms = {
         OURS: Form(asked(depthwise_conv2d)),
-        TORCH: Form(rivals.convolution),
-        TORCH_LAST: Form(rivals.convolution, channels_last=True),
+        TORCH: Form(baselines.convolution),
+        TORCH_LAST: Form(baselines.convolution, channels_last=True),
     }
     if K <= 9:  # which has a kernel for this layout
         last = Form(asked(depthwise_conv2d), channels_last=True, passes=(FORWARD, BY_INPUT))
         forms[OURS_LAST] = last
     if (where, H, K, dtype) == ("Table 1", 32, 31, torch.bfloat16):  # Inductor has none of its own
-        forms[COMPILED] = Form(compiled(rivals.convolution), passes=(FORWARD,))
+        forms[COMPILED] = Form(compiled(baselines.convolution), passes=(FORWARD,))
     if K >= FFT_FROM and dtype == torch.float32:  # cuFFT takes halves of powers of two only
-        forms["torch.fft"] = Form(rivals.fft_convolution, passes=(FORWARD,))
+        forms["torch.fft"] = Form(baselines.fft_convolution, passes=(FORWARD,))
     macs = float(N * C * met(H, K) * met(W, K))
     drawn = lambda: (torch.randn(shape), torch.randn(C, 1, K, K) / K)  # noqa: E731
     return Case(section, where, shape, f"K={K}", dtype, passes, forms, drawn, macs)
@@ -177,7 +177,7 @@ def peripheral() -> Iterator[Case]:
                 OURS: Form(lambda x, w, grid=grid, op=ours: op(x, w, grid)),
                 "seewide, cells": Form(lambda x, w, grid=grid: _cells(x, w, grid)),
                 "seewide, dense": Form(_expanding(asked(depthwise_conv2d), grid)),
-                "torch, dense": Form(_expanding(rivals.convolution, grid)),
+                "torch, dense": Form(_expanding(baselines.convolution, grid)),
             }
             drawn = lambda s=shape, k=k, K=K: (  # noqa: E731
                 torch.randn(s), torch.randn(s[1], k, k) / K
@@ -207,12 +207,12 @@ def aggregation(authors: Path | None = None) -> Iterator[Case]:
             N, G, H, W = 256, C // 8, side, side
             forms = {
                 OURS: Form(asked(small_kernel_aggregation)),
-                "torch slices": Form(rivals.sliced_aggregation),
-                "torch unfold": Form(rivals.unfolded_aggregation),
+                "torch slices": Form(baselines.sliced_aggregation),
+                "torch unfold": Form(baselines.unfolded_aggregation),
                 PUBLISHED: Form(published),
             }
             if dtype == torch.bfloat16 and side == 28:
-                forms[COMPILED] = Form(compiled(rivals.sliced_aggregation))
+                forms[COMPILED] = Form(compiled(baselines.sliced_aggregation))
             if authors is not None:
                 forms[AUTHORS] = Form(_authors_aggregation(authors))
             shape = (N, C, H, W)
@@ -246,12 +246,12 @@ def deformable() -> Iterator[Case]:
                 name: Form(lambda x, o, m, op=op, G=G: op(x, o, m, groups=G))
                 for name, op in (
                     (OURS, asked(dcnv3)),
-                    ("torch grid_sample", rivals.sampled_dcnv3),
-                    ("torchvision deform_conv2d", rivals.torchvision_dcnv3),
+                    ("torch grid_sample", baselines.sampled_dcnv3),
+                    ("torchvision deform_conv2d", baselines.torchvision_dcnv3),
                 )
             }
             if (H, D, dtype) == (56, 16, torch.bfloat16):
-                sampled = lambda x, o, m, G=G: rivals.sampled_dcnv3(x, o, m, groups=G)  # noqa: E731
+                sampled = lambda x, o, m, G=G: baselines.sampled_dcnv3(x, o, m, groups=G)  # noqa: E731
                 forms[COMPILED] = Form(compiled(sampled))
             drawn = lambda s=shape, G=G: (  # noqa: E731
                 torch.randn(s), 0.7 * torch.randn(*s[:3], G * 18), torch.randn(*s[:3], G * 9)

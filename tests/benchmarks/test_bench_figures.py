@@ -1,8 +1,8 @@
-"""Result files hold what was measured, and pictures are drawn from them."""
+"""Result files hold what was measured, and figures are drawn from them."""
 
 import pytest
 
-from benchmarks import conditions, pictures
+from benchmarks import conditions, figures
 from benchmarks.cases import STOCK, depthwise_case
 from benchmarks.conditions import Settings, read_csv, write_csv
 from benchmarks.ops import COLUMNS, FORWARD, measure
@@ -21,7 +21,7 @@ def rows():
 def written(rows, tmp_path, monkeypatch):
     """Their result file."""
     monkeypatch.setattr(conditions, "RESULTS", tmp_path)
-    monkeypatch.setattr(pictures, "FIGURES", tmp_path)
+    monkeypatch.setattr(figures, "FIGURES", tmp_path)
     return write_csv("depthwise", COLUMNS, rows, QUICK)
 
 
@@ -36,24 +36,24 @@ def test_file(written):
 
 
 def test_figure(written):
-    assert pictures.draw_kernels(written).stat().st_size > 10_000
+    assert figures.draw_kernels(written).stat().st_size > 10_000
 
 
 def test_no_figure_without_a_grid(written):
     lines = written.read_text().replace("grid", "some network")
     written.write_text(lines)
-    assert pictures.draw_kernels(written) is None
+    assert figures.draw_kernels(written) is None
 
 
 def test_arithmetic_passes_our_best():
     """Half the time per multiply-add at K=5: the line goes through that point."""
     lines = {"torch NCHW": [(3, 0.1)], "seewide": [(3, 4.0), (5, 5.0)]}
-    K, ms = pictures.arithmetic(lines, {3: 2.0, 5: 5.0})
+    K, ms = figures.arithmetic(lines, {3: 2.0, 5: 5.0})
     assert list(K) == [3, 5]
     assert list(ms) == [2.0, 5.0]
 
 
 def test_sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "FIGURES", tmp_path)
+    monkeypatch.setattr(figures, "FIGURES", tmp_path)
     lines = {"a": [(1, 10.0), (2, 18.0)], "b": [(1, 5.0), (2, 9.0)]}
-    assert pictures.draw_sweep("", "threads", lines, "sweep").name == "sweep.png"
+    assert figures.draw_sweep("", "threads", lines, "sweep").name == "sweep.png"
